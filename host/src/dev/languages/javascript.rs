@@ -1,0 +1,208 @@
+//! JavaScript and TypeScript: bundled with an adapter, run by StarlingMonkey.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde::Deserialize;
+
+use super::tools::{self, Embedded, FileNames};
+use super::toolchains::version;
+use super::{BuildError, BuildRequest, Language, MissingTool, Toolchains};
+
+const EXTENSIONS: [&str; 5] = ["ts", "mts", "js", "mjs", "tsx"];
+/// Names of the file to start from, when package.json names none.
+const ENTRIES: [&str; 5] = ["index", "app", "handler", "main", "worker"];
+const NODE_MAJOR_MIN: u32 = 20;
+
+const SDK: [Embedded; 4] = [
+    ("adapter.js", include_str!("../../../../guest-sdk/javascript/adapter.js")),
+    ("build.mjs", include_str!("../../../../guest-sdk/javascript/build.mjs")),
+    ("runtime.js", include_str!("../../../../guest-sdk/javascript/runtime.js")),
+    ("wit/function.wit", include_str!("../../../../guest-sdk/javascript/wit/function.wit")),
+];
+
+pub(super) fn recognises(names: &FileNames) -> bool {
+    names.with_extension(&EXTENSIONS).next().is_some()
+}
+
+pub(super) fn missing(toolchains: &Toolchains) -> Vec<MissingTool> {
+    let mut missing = Vec::new();
+    if node(toolchains).is_none() {
+        missing.push(MissingTool::new(
+            "Node.js 20 or newer",
+            "the tools that make components of JavaScript run on it",
+            Language::JavaScript,
+        ));
+    }
+    let packages = [
+        ("@bytecodealliance/componentize-js", "COMPONENTIZE_JS", "it puts a program and StarlingMonkey into a component"),
+        ("@bytecodealliance/jco", "JCO", "componentize-js builds on it"),
+        ("rolldown", "ROLLDOWN", "it bundles modules and TypeScript"),
+    ];
+    for (package, pinned, why) in packages {
+        if !has_package(toolchains, package, version(pinned)) {
+            missing.push(MissingTool::new(package, why, Language::JavaScript));
+        }
+    }
+    missing
+}
+
+pub(super) fn build(
+    request: &BuildRequest,
+    output: &mut dyn FnMut(&str),
+) -> Result<(), BuildError> {
+    let folder = tools::folder(&request.source);
+    let entry = entry(request, folder)?;
+    let sdk = request.work.join("sdk");
+    tools::write_all(&sdk, &SDK)?;
+    tools::write_all(&sdk.join("wit-0.2"), &tools::WIT_0_2)?;
+    let node = node(&request.toolchains).unwrap_or_else(|| PathBuf::from("node"));
+    let modules = install_dependencies(request, folder, &node, output)?;
+
+    let mut command = Command::new(node);
+    command
+        .current_dir(&request.work)
+        .arg(sdk.join("build.mjs"))
+        .arg("--entry")
+        .arg(entry)
+        .arg("--component")
+        .arg(&request.component)
+        .arg("--work")
+        .arg(&request.work)
+        .arg("--tools")
+        .arg(request.toolchains.javascript());
+    if let Some(modules) = modules {
+        command.arg("--modules").arg(modules);
+    }
+    clear(&mut command);
+    tools::run("the JavaScript build", &mut command, output)
+}
+
+/// The parts of package.json that matter here.
+#[derive(Default, Deserialize)]
+struct Manifest {
+    module: Option<String>,
+    main: Option<String>,
+    #[serde(default)]
+    dependencies: serde_json::Map<String, serde_json::Value>,
+}
+
+impl Manifest {
+    fn read(folder: &Path) -> Result<Manifest, BuildError> {
+        let path = folder.join("package.json");
+        if !path.is_file() {
+            return Ok(Manifest::default());
+        }
+        let text = std::fs::read(&path).map_err(BuildError::file("read", &path))?;
+        serde_json::from_slice(&text)
+            .map_err(|error| BuildError::source(folder, format!("package.json: {error}")))
+    }
+}
+
+fn entry(request: &BuildRequest, folder: &Path) -> Result<PathBuf, BuildError> {
+    if request.source.is_file() {
+        return Ok(request.source.clone());
+    }
+    let manifest = Manifest::read(folder)?;
+    if let Some(named) = manifest.module.or(manifest.main) {
+        return Ok(folder.join(named));
+    }
+    for place in [folder.to_owned(), folder.join("src")] {
+        for name in ENTRIES {
+            for extension in EXTENSIONS {
+                let candidate = place.join(name).with_extension(extension);
+                if candidate.is_file() {
+                    return Ok(candidate);
+                }
+            }
+        }
+    }
+    let names = tools::file_names(folder)?;
+    let sources: Vec<&str> = names
+        .with_extension(&EXTENSIONS)
+        .filter(|name| !name.contains(".test.") && !name.contains(".config.") && !name.ends_with(".d.ts"))
+        .collect();
+    match sources.as_slice() {
+        [only] => Ok(folder.join(only)),
+        _ => Err(BuildError::source(
+            folder,
+            "no file to start from; name it index.js or index.ts, or set \"main\" in package.json",
+        )),
+    }
+}
+
+/// The packages that package.json asks for, unless the user has them installed
+/// already: into the work folder, again only when package.json has changed.
+fn install_dependencies(
+    request: &BuildRequest,
+    folder: &Path,
+    node: &Path,
+    output: &mut dyn FnMut(&str),
+) -> Result<Option<PathBuf>, BuildError> {
+    if Manifest::read(folder)?.dependencies.is_empty() || folder.join("node_modules").is_dir() {
+        return Ok(None);
+    }
+    let packages = request.work.join("packages");
+    let modules = packages.join("node_modules");
+    let installed = packages.join("installed.json");
+    let manifest = folder.join("package.json");
+    let wanted = std::fs::read(&manifest).map_err(BuildError::file("read", &manifest))?;
+    if modules.is_dir() && std::fs::read(&installed).is_ok_and(|present| present == wanted) {
+        return Ok(Some(modules));
+    }
+    tools::write_if_changed(&packages.join("package.json"), &wanted)?;
+    let lock = folder.join("package-lock.json");
+    if lock.is_file() {
+        std::fs::copy(&lock, packages.join("package-lock.json"))
+            .map_err(BuildError::file("copy", &lock))?;
+    }
+    // npm lies beside the node of PyPI's wheel; elsewhere it is on PATH.
+    let beside = node.with_file_name("npm");
+    let npm = if beside.is_file() { beside } else { PathBuf::from("npm") };
+    let mut command = Command::new(npm);
+    command
+        .current_dir(&packages)
+        .args(["install", "--omit=dev", "--no-audit", "--no-fund", "--ignore-scripts"]);
+    clear(&mut command);
+    tools::run("npm install", &mut command, output)?;
+    tools::write_if_changed(&installed, &wanted)?;
+    Ok(Some(modules))
+}
+
+/// The machine's Node.js where it is new enough, else the one that `install`
+/// took from PyPI.
+fn node(toolchains: &Toolchains) -> Option<PathBuf> {
+    [PathBuf::from("node"), toolchains.python_program("node")]
+        .into_iter()
+        .find(|program| {
+            let mut command = Command::new(program);
+            command.arg("--version");
+            clear(&mut command);
+            tools::ask(&mut command)
+                .and_then(|version| {
+                    let major = version.trim_start_matches('v').split('.').next()?;
+                    major.parse::<u32>().ok()
+                })
+                .is_some_and(|major| major >= NODE_MAJOR_MIN)
+        })
+}
+
+fn has_package(toolchains: &Toolchains, package: &str, wanted: &str) -> bool {
+    #[derive(Deserialize)]
+    struct Installed {
+        version: String,
+    }
+    let manifest = toolchains
+        .javascript()
+        .join("node_modules")
+        .join(package)
+        .join("package.json");
+    std::fs::read(manifest)
+        .ok()
+        .and_then(|text| serde_json::from_slice::<Installed>(&text).ok())
+        .is_some_and(|installed| installed.version == wanted)
+}
+
+fn clear(command: &mut Command) {
+    command.env_remove("NODE_OPTIONS").env_remove("NODE_PATH");
+}

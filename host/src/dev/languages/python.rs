@@ -1,0 +1,171 @@
+//! Python: the folder, a shim and an interpreter, frozen into one component.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use super::toolchains::version;
+use super::tools::{self, Embedded, FileNames};
+use super::{BuildError, BuildRequest, Language, MissingTool, Toolchains};
+
+/// Where a function is looked for, in this order.
+const ENTRIES: [&str; 4] = ["app.py", "index.py", "handler.py", "main.py"];
+
+const SHIM: [Embedded; 7] = [
+    ("whit_adapter/__init__.py", include_str!("../../../../guest-sdk/python/whit_adapter/__init__.py")),
+    ("whit_adapter/entry.py", include_str!("../../../../guest-sdk/python/whit_adapter/entry.py")),
+    ("whit_adapter/exchange.py", include_str!("../../../../guest-sdk/python/whit_adapter/exchange.py")),
+    ("whit_adapter/find.py", include_str!("../../../../guest-sdk/python/whit_adapter/find.py")),
+    ("whit_adapter/http_server.py", include_str!("../../../../guest-sdk/python/whit_adapter/http_server.py")),
+    ("whit_adapter/wasi.py", include_str!("../../../../guest-sdk/python/whit_adapter/wasi.py")),
+    ("whit_adapter/wsgi.py", include_str!("../../../../guest-sdk/python/whit_adapter/wsgi.py")),
+];
+
+pub(super) fn recognises(names: &FileNames) -> bool {
+    names.has("requirements.txt") || entry(names).is_some()
+}
+
+pub(super) fn missing(toolchains: &Toolchains) -> Vec<MissingTool> {
+    if toolchains.has_python_package("componentize_py", version("COMPONENTIZE_PY")) {
+        return Vec::new();
+    }
+    vec![MissingTool::new(
+        "componentize-py",
+        "it freezes Python with a program into a component",
+        Language::Python,
+    )]
+}
+
+pub(super) fn build(
+    request: &BuildRequest,
+    output: &mut dyn FnMut(&str),
+) -> Result<(), BuildError> {
+    let folder = tools::folder(&request.source);
+    let names = tools::file_names(&request.source)?;
+    let module = entry(&names).ok_or_else(|| {
+        BuildError::source(
+            folder,
+            format!("no Python file to start from; name it one of {}", ENTRIES.join(", ")),
+        )
+    })?;
+    let shim = request.work.join("shim");
+    let wit = request.work.join("wit");
+    tools::write_all(&shim, &SHIM)?;
+    tools::write_all(&wit, &tools::WIT_0_2)?;
+    let dependencies = install_dependencies(request, folder, output)?;
+    write_entry(request, folder, module, &shim, output)?;
+
+    let mut command = Command::new(request.toolchains.python_program("componentize-py"));
+    command
+        .current_dir(&request.work)
+        .arg("--wit-path")
+        .arg(&wit)
+        .args(["--world", "wasi:http/proxy@0.2.12", "--quiet"])
+        .args(["componentize", "whit_entry"])
+        .arg("-p")
+        .arg(&request.work)
+        .arg("-p")
+        .arg(&shim)
+        .arg("-p")
+        .arg(folder);
+    if let Some(dependencies) = &dependencies {
+        command.arg("-p").arg(dependencies);
+    }
+    command.arg("-o").arg(&request.component);
+    quiet(&mut command);
+    tools::run("componentize-py", &mut command, output)
+}
+
+fn entry(names: &FileNames) -> Option<&str> {
+    let known = ENTRIES.into_iter().find(|name| names.has(name));
+    let mut all = names.with_extension(&["py"]);
+    let file = known.or_else(|| match (all.next(), all.next()) {
+        (Some(only), None) => Some(only),
+        _ => None,
+    })?;
+    file.strip_suffix(".py")
+}
+
+/// The module that componentize-py starts from. It is written by a part of the
+/// shim, because finding the imports of a Python file is Python's work; a
+/// syntax error in the function is reported here, before the slow step.
+fn write_entry(
+    request: &BuildRequest,
+    folder: &Path,
+    module: &str,
+    shim: &Path,
+    output: &mut dyn FnMut(&str),
+) -> Result<(), BuildError> {
+    let mut command = Command::new(request.toolchains.python_program("python"));
+    command
+        .args(["-m", "whit_adapter.entry", "--module", module])
+        .arg("--source")
+        .arg(folder)
+        .arg("--output")
+        .arg(request.work.join("whit_entry.py"))
+        .env("PYTHONPATH", shim);
+    quiet(&mut command);
+    tools::run("python", &mut command, output)
+}
+
+/// Installs requirements.txt into a folder of its own, again only when the file
+/// has changed.
+fn install_dependencies(
+    request: &BuildRequest,
+    folder: &Path,
+    output: &mut dyn FnMut(&str),
+) -> Result<Option<PathBuf>, BuildError> {
+    let list = folder.join("requirements.txt");
+    if !list.is_file() {
+        return Ok(None);
+    }
+    let wanted = fs::read(&list).map_err(BuildError::file("read", &list))?;
+    let target = request.work.join("dependencies");
+    let installed = request.work.join("dependencies.txt");
+    if target.is_dir() && fs::read(&installed).is_ok_and(|present| present == wanted) {
+        return Ok(Some(target));
+    }
+    if target.exists() {
+        fs::remove_dir_all(&target).map_err(BuildError::file("remove", &target))?;
+    }
+    let mut command = Command::new(request.toolchains.python_program("python"));
+    command
+        .args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check"])
+        .arg("--target")
+        .arg(&target)
+        .arg("--requirement")
+        .arg(&list);
+    quiet(&mut command);
+    tools::run("pip install", &mut command, output)?;
+    remove_native_code(&target, output)?;
+    fs::write(&installed, wanted).map_err(BuildError::file("write", &installed))?;
+    Ok(Some(target))
+}
+
+/// Native code of this machine does not run in a component. Many packages have
+/// it only to be quicker and do without when it is not there; one that cannot
+/// fails to import, and then this line says why.
+fn remove_native_code(target: &Path, output: &mut dyn FnMut(&str)) -> Result<(), BuildError> {
+    if !target.is_dir() {
+        return Ok(());
+    }
+    for entry in fs::read_dir(target).map_err(BuildError::file("read", target))? {
+        let path = entry.map_err(BuildError::file("read", target))?.path();
+        if path.is_dir() {
+            remove_native_code(&path, output)?;
+        } else if path.extension().is_some_and(|end| end == "so" || end == "pyd") {
+            output(&format!("left out, native code: {}", path.display()));
+            fs::remove_file(&path).map_err(BuildError::file("remove", &path))?;
+        }
+    }
+    Ok(())
+}
+
+/// Keeps what steers the machine's Python, and backtraces of the tools' own
+/// code, away from a build.
+fn quiet(command: &mut Command) {
+    command
+        .env_remove("PYTHONHOME")
+        .env("RUST_BACKTRACE", "0")
+        .env("PYTHONDONTWRITEBYTECODE", "1");
+}

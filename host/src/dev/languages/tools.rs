@@ -1,0 +1,170 @@
+//! What every recipe does: look at a folder, run a tool, put files in place.
+
+use std::collections::BTreeSet;
+use std::ffi::OsStr;
+use std::fs;
+use std::io::{self, BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use super::{BuildError, BuildRequest};
+
+/// The names of the files in a source folder, its subfolders left out.
+pub(super) struct FileNames(BTreeSet<String>);
+
+impl FileNames {
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.0.contains(name)
+    }
+
+    /// The files with one of these extensions, sorted.
+    pub(super) fn with_extension<'a>(
+        &'a self,
+        extensions: &'a [&str],
+    ) -> impl Iterator<Item = &'a str> {
+        self.0.iter().map(String::as_str).filter(move |name| {
+            name.rsplit_once('.')
+                .is_some_and(|(stem, end)| !stem.is_empty() && extensions.contains(&end))
+        })
+    }
+}
+
+/// A source that is one file counts as a folder with that file alone.
+pub(super) fn file_names(source: &Path) -> Result<FileNames, BuildError> {
+    let metadata = fs::metadata(source).map_err(BuildError::file("read", source))?;
+    if metadata.is_file() {
+        let name = source.file_name().and_then(OsStr::to_str);
+        return Ok(FileNames(name.map(str::to_owned).into_iter().collect()));
+    }
+    let mut names = BTreeSet::new();
+    for entry in fs::read_dir(source).map_err(BuildError::file("read", source))? {
+        let entry = entry.map_err(BuildError::file("read", source))?;
+        if entry.path().is_file() {
+            names.extend(entry.file_name().into_string());
+        }
+    }
+    Ok(FileNames(names))
+}
+
+/// The folder that a build runs in: the source itself, or the one it lies in.
+pub(super) fn folder(source: &Path) -> &Path {
+    match source.parent() {
+        Some(parent) if source.is_file() => parent,
+        _ => source,
+    }
+}
+
+/// Makes the folders of a request and its paths absolute, because tools run
+/// elsewhere. A component of an earlier build is removed: what is there
+/// afterwards is from this one.
+pub(super) fn prepare(request: &BuildRequest) -> Result<BuildRequest, BuildError> {
+    fs::create_dir_all(&request.work).map_err(BuildError::file("make", &request.work))?;
+    if let Some(parent) = request.component.parent() {
+        fs::create_dir_all(parent).map_err(BuildError::file("make", parent))?;
+    }
+    match fs::remove_file(&request.component) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            return Err(BuildError::file("replace", &request.component)(error));
+        }
+        _ => {}
+    }
+    Ok(BuildRequest {
+        language: request.language,
+        source: absolute(&request.source)?,
+        work: absolute(&request.work)?,
+        component: absolute(&request.component)?,
+        toolchains: request.toolchains.clone(),
+    })
+}
+
+fn absolute(path: &Path) -> Result<PathBuf, BuildError> {
+    std::path::absolute(path).map_err(BuildError::file("resolve", path))
+}
+
+/// Runs a tool to its end, handing on each line of its stdout and stderr in
+/// the order they were written.
+pub(super) fn run(
+    tool: &str,
+    command: &mut Command,
+    output: &mut dyn FnMut(&str),
+) -> Result<(), BuildError> {
+    let not_started = |source| BuildError::ToolNotStarted {
+        tool: tool.to_owned(),
+        source,
+    };
+    let (reader, writer) = io::pipe().map_err(not_started)?;
+    command
+        .stdin(Stdio::null())
+        .stdout(writer.try_clone().map_err(not_started)?)
+        .stderr(writer);
+    let mut child = command.spawn().map_err(not_started)?;
+    // The command keeps its ends of the pipe open; without this the read below
+    // would never end.
+    command.stdout(Stdio::null()).stderr(Stdio::null());
+
+    let mut said = String::new();
+    let mut line = Vec::new();
+    let mut reader = BufReader::new(reader);
+    while reader.read_until(b'\n', &mut line).map_err(not_started)? > 0 {
+        let text = String::from_utf8_lossy(&line);
+        let text = text.trim_end_matches(['\n', '\r']);
+        output(text);
+        said.push_str(text);
+        said.push('\n');
+        line.clear();
+    }
+    let status = child.wait().map_err(not_started)?;
+    if status.success() {
+        return Ok(());
+    }
+    Err(BuildError::ToolFailed {
+        tool: tool.to_owned(),
+        status: status.to_string(),
+        output: said,
+    })
+}
+
+/// What a tool prints when asked something; `None` when it is not there or
+/// says no. For questions, not for work: nobody sees its complaints.
+pub(super) fn ask(command: &mut Command) -> Option<String> {
+    let answer = command.stdin(Stdio::null()).output().ok()?;
+    answer
+        .status
+        .success()
+        .then(|| String::from_utf8_lossy(&answer.stdout).trim().to_owned())
+}
+
+/// Writes a file unless it holds these bytes already: tools that compare
+/// modification times then see no change.
+pub(super) fn write_if_changed(path: &Path, content: &[u8]) -> Result<(), BuildError> {
+    if fs::read(path).is_ok_and(|present| present == content) {
+        return Ok(());
+    }
+    if let Some(parent) = path.parent() {
+        fs::create_dir_all(parent).map_err(BuildError::file("make", parent))?;
+    }
+    fs::write(path, content).map_err(BuildError::file("write", path))
+}
+
+/// A file that is carried in the binary: its path below some folder, its bytes.
+pub(super) type Embedded = (&'static str, &'static str);
+
+pub(super) fn write_all(folder: &Path, files: &[Embedded]) -> Result<(), BuildError> {
+    files
+        .iter()
+        .try_for_each(|(name, content)| write_if_changed(&folder.join(name), content.as_bytes()))
+}
+
+/// The WIT of `wasi:http/proxy@0.2.12` with all it depends on.
+pub(super) const WIT_0_2: [Embedded; 7] = [
+    ("http.wit", include_str!("../../../../guest-sdk/wit/p2/http.wit")),
+    ("deps/cli.wit", include_str!("../../../../guest-sdk/wit/p2/deps/cli.wit")),
+    ("deps/clocks.wit", include_str!("../../../../guest-sdk/wit/p2/deps/clocks.wit")),
+    (
+        "deps/filesystem.wit",
+        include_str!("../../../../guest-sdk/wit/p2/deps/filesystem.wit"),
+    ),
+    ("deps/io.wit", include_str!("../../../../guest-sdk/wit/p2/deps/io.wit")),
+    ("deps/random.wit", include_str!("../../../../guest-sdk/wit/p2/deps/random.wit")),
+    ("deps/sockets.wit", include_str!("../../../../guest-sdk/wit/p2/deps/sockets.wit")),
+];

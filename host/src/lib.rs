@@ -1,0 +1,3 @@
+//! Whit, a WebAssembly function host.
+pub mod model;
+pub mod storage;

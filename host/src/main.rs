@@ -1,0 +1,3 @@
+//! The `whit` binary: see [`whit::cli`].
+
+fn main() {}
