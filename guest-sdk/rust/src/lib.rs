@@ -1,7 +1,7 @@
 //! Write an HTTP function as one Rust function.
 //!
 //! ```
-//! use whit_sdk::{Body, Json, RequestExt, Result, http::{Request, Response}};
+//! use whit_sdk::{Body, RequestExt, Result, http::{Request, Response}};
 //!
 //! #[derive(serde::Deserialize)]
 //! struct Name {
@@ -80,3 +80,8 @@ pub mod __private {
     pub use wasip2::http::proxy::export;
     pub use wasip2::http::types::{IncomingRequest, ResponseOutparam};
 }
+
+/// The README's code is compiled, too.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

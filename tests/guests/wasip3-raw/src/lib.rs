@@ -1,0 +1,194 @@
+//! A guest of WASI 0.3 http with nothing but its bindings. ../../README.md lists the routes.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use wasip3::clocks::monotonic_clock;
+use wasip3::http::types::{ErrorCode, Fields, Method, Request, Response, Trailers};
+use wasip3::wit_bindgen::rt::async_support::{FutureWriter, StreamResult, StreamWriter};
+use wasip3::{spawn_local, wit_future, wit_stream};
+
+wasip3::http::service::export!(Guest);
+
+struct Guest;
+
+static COUNTER: AtomicU64 = AtomicU64::new(0);
+
+const NANOSECONDS_PER_MILLISECOND: u64 = 1_000_000;
+
+impl wasip3::exports::http::handler::Guest for Guest {
+    async fn handle(request: Request) -> Result<Response, ErrorCode> {
+        let url = request.get_path_with_query().unwrap_or_default();
+        let (path, query) = url.split_once('?').unwrap_or((&url, ""));
+        Ok(match path {
+            "/" => text("wasip3-raw\n"),
+            "/counter" => {
+                let count = COUNTER.fetch_add(1, Ordering::Relaxed) + 1;
+                text(format!("{count}\n"))
+            }
+            "/echo" => echo(request),
+            "/method" => text(format!("{}\n", method(&request))),
+            "/url" => text(format!("{url}\n")),
+            "/headers" => text(headers(&request)),
+            "/env" => text(environment()),
+            "/stream" => {
+                let lines = number(query, "n");
+                respond(200, &[], async move |body| {
+                    for line in 1..=lines {
+                        write(body, format!("line {line}\n")).await;
+                        monotonic_clock::wait_for(100 * NANOSECONDS_PER_MILLISECOND).await;
+                    }
+                })
+            }
+            "/big" => {
+                let mut left = number(query, "bytes");
+                respond(200, &[], async move |body| {
+                    while left > 0 {
+                        let length = left.min(64 * 1024);
+                        write(body, vec![b'x'; length as usize]).await;
+                        left -= length;
+                    }
+                })
+            }
+            "/status" => respond(number(query, "code") as u16, &[], async |_| ()),
+            "/trailers" => with_trailers(),
+            "/sleep" => {
+                let nanoseconds = number(query, "ms") * NANOSECONDS_PER_MILLISECOND;
+                monotonic_clock::wait_for(nanoseconds).await;
+                text("slept\n")
+            }
+            "/spin" => spin(),
+            "/alloc" => {
+                allocate(number(query, "mb"));
+                text("allocated\n")
+            }
+            "/stderr" => {
+                write_to_stderr(number(query, "bytes"));
+                text("written\n")
+            }
+            "/exit" => std::process::exit(number(query, "code") as i32),
+            "/trap" => panic!("this guest was asked to trap"),
+            _ => respond(404, &[], async |_| ()),
+        })
+    }
+}
+
+fn text(text: impl Into<Vec<u8>>) -> Response {
+    let bytes = text.into();
+    respond(200, &[("content-type", "text/plain")], async move |body| {
+        write(body, bytes).await;
+    })
+}
+
+/// A response whose body is written after this has returned.
+fn respond(
+    status: u16,
+    headers: &[(&str, &str)],
+    write_body: impl AsyncFnOnce(&mut StreamWriter<u8>) + 'static,
+) -> Response {
+    let (response, mut body, trailers) = start(status, headers);
+    spawn_local(async move {
+        write_body(&mut body).await;
+        drop(body);
+        drop(trailers);
+    });
+    response
+}
+
+type TrailersWriter = FutureWriter<Result<Option<Trailers>, ErrorCode>>;
+
+fn start(status: u16, headers: &[(&str, &str)]) -> (Response, StreamWriter<u8>, TrailersWriter) {
+    let fields = Fields::new();
+    for (name, value) in headers {
+        fields.append(name, value.as_bytes()).unwrap();
+    }
+    let (body, body_reader) = wit_stream::new();
+    let (trailers, trailers_reader) = wit_future::new(|| Ok(None));
+    let (response, _sent) = Response::new(fields, Some(body_reader), trailers_reader);
+    response.set_status_code(status).unwrap();
+    (response, body, trailers)
+}
+
+async fn write(body: &mut StreamWriter<u8>, bytes: impl Into<Vec<u8>>) {
+    let unwritten = body.write_all(bytes.into()).await;
+    assert!(unwritten.is_empty(), "the client has left");
+}
+
+fn echo(request: Request) -> Response {
+    let (_, request_read) = wit_future::new(|| Ok(()));
+    let (mut input, _trailers) = Request::consume_body(request, request_read);
+    respond(200, &[], async move |output| {
+        loop {
+            let (result, chunk) = input.read(Vec::with_capacity(64 * 1024)).await;
+            match result {
+                StreamResult::Complete(_) => write(output, chunk).await,
+                StreamResult::Dropped | StreamResult::Cancelled => break,
+            }
+        }
+    })
+}
+
+fn with_trailers() -> Response {
+    let (response, mut body, trailers) = start(200, &[("trailer", "x-checksum")]);
+    spawn_local(async move {
+        write(&mut body, "body\n").await;
+        drop(body);
+        let fields = Fields::new();
+        fields.append("x-checksum", b"7").unwrap();
+        // The host does not read the trailers when the client has left.
+        let _ = trailers.write(Ok(Some(fields))).await;
+    });
+    response
+}
+
+fn method(request: &Request) -> String {
+    match request.get_method() {
+        Method::Other(name) => name,
+        known => format!("{known:?}")
+            .trim_start_matches("Method::")
+            .to_uppercase(),
+    }
+}
+
+fn headers(request: &Request) -> String {
+    let entries = request.get_headers().copy_all();
+    let lines = entries
+        .iter()
+        .map(|(name, value)| format!("{name}: {}\n", String::from_utf8_lossy(value)));
+    lines.collect()
+}
+
+fn environment() -> String {
+    let lines = std::env::vars().map(|(name, value)| format!("{name}={value}\n"));
+    lines.collect()
+}
+
+fn spin() -> ! {
+    loop {
+        std::hint::black_box(());
+    }
+}
+
+fn allocate(mebibytes: u64) {
+    let mut memory = vec![0_u8; (mebibytes as usize) << 20];
+    for byte in memory.iter_mut().step_by(4096) {
+        *byte = 1;
+    }
+    std::hint::black_box(memory);
+}
+
+fn write_to_stderr(bytes: u64) {
+    for start in (0..bytes).step_by(100) {
+        let length = (bytes - start).min(100) as usize;
+        eprintln!("{}", "e".repeat(length - 1));
+    }
+}
+
+/// The number of this name in the query, or 0.
+fn number(query: &str, name: &str) -> u64 {
+    query
+        .split('&')
+        .filter_map(|pair| pair.split_once('='))
+        .find(|(key, _)| *key == name)
+        .and_then(|(_, value)| value.parse().ok())
+        .unwrap_or(0)
+}
