@@ -14,10 +14,11 @@ const EXTENSIONS: [&str; 5] = ["ts", "mts", "js", "mjs", "tsx"];
 const ENTRIES: [&str; 5] = ["index", "app", "handler", "main", "worker"];
 const NODE_MAJOR_MIN: u32 = 20;
 
-const SDK: [Embedded; 4] = [
+const SDK: [Embedded; 5] = [
     ("adapter.js", include_str!("../../../../guest-sdk/javascript/adapter.js")),
     ("build.mjs", include_str!("../../../../guest-sdk/javascript/build.mjs")),
     ("runtime.js", include_str!("../../../../guest-sdk/javascript/runtime.js")),
+    ("start.js", include_str!("../../../../guest-sdk/javascript/start.js")),
     ("wit/function.wit", include_str!("../../../../guest-sdk/javascript/wit/function.wit")),
 ];
 

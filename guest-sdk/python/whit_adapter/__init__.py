@@ -1,0 +1,18 @@
+"""Makes an ordinary Python web handler a `wasi:http` component.
+
+What can be served, unmodified:
+
+- `class handler(BaseHTTPRequestHandler)`, as `http.server` and Vercel have it
+- `app` or `application`, a WSGI callable (PEP 3333): Flask, Bottle, Django
+
+Nothing here is specific to a host: the component runs on any `wasi:http` one.
+
+The modules, in the order in which a request passes through them:
+
+- `wasi`         the only one that knows the component's bindings
+- `exchange`     one request and its response, as plain Python
+- `http_server`  runs a `BaseHTTPRequestHandler` over an exchange
+- `wsgi`         runs a WSGI application over an exchange
+- `find`         which of the two a module holds
+- `entry`        at build time: writes the module that a component starts from
+"""

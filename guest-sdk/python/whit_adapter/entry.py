@@ -1,0 +1,83 @@
+"""Writes the module that a component starts from. Runs at build time, under
+the machine's own Python: `python -m whit_adapter.entry --help`.
+
+A component has no file system to import from, so a module that a function
+imports only when it is called has to be in memory before. Those imports are
+found in the sources and made by the module that is written here.
+"""
+
+import argparse
+import ast
+import sys
+from pathlib import Path
+
+TEMPLATE = '''\
+"""Written by the build; changes are lost."""
+from whit_adapter import wasi
+
+import {module} as function
+
+for name in {lazy!r}:
+    try:
+        __import__(name)
+    except ImportError:
+        # Optional there, so optional here.
+        pass
+
+IncomingHandler = wasi.incoming_handler(function)
+'''
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--source", type=Path, required=True, help="the function's folder")
+    parser.add_argument("--module", required=True, help="its module that holds the handler")
+    parser.add_argument("--output", type=Path, required=True, help="the file to write")
+    arguments = parser.parse_args()
+    try:
+        text = entry(arguments.source, arguments.module)
+    except SyntaxError as error:
+        print(f'  File "{error.filename}", line {error.lineno}', file=sys.stderr)
+        print(f"    {(error.text or '').strip()}", file=sys.stderr)
+        sys.exit(f"SyntaxError: {error.msg}")
+    if not arguments.output.exists() or arguments.output.read_text() != text:
+        arguments.output.write_text(text)
+
+
+def entry(source, module):
+    """The text of the entry module."""
+    lazy = set()
+    for path in sorted(source.rglob("*.py")):
+        if is_source(path.relative_to(source)):
+            try:
+                lazy |= lazy_imports(ast.parse(path.read_bytes(), filename=str(path)))
+            except SyntaxError:
+                # A broken file that nothing imports must not stop a build.
+                if path.stem == module:
+                    raise
+    return TEMPLATE.format(module=module, lazy=sorted(lazy))
+
+
+def is_source(path):
+    hidden = any(part.startswith(".") or part in ("__pycache__", "node_modules") for part in path.parts)
+    return not hidden and not path.name.startswith("test_")
+
+
+def lazy_imports(tree):
+    """The absolute names of the modules that functions in a file import."""
+    names = set()
+    functions = (
+        node for node in ast.walk(tree)
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda))
+    )
+    for node in (inner for function in functions for inner in ast.walk(function)):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            # `from package import module` may name a module or a value of one.
+            names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names if alias.name != "*"}
+    return names
+
+
+if __name__ == "__main__":
+    main()
