@@ -73,7 +73,10 @@ impl Fetch {
         self.start()?.wait()
     }
 
-    /// Sends the request, its body included, without waiting for the response.
+    /// Sends the request without waiting for the response.
+    ///
+    /// Its body is sent to the end first, so a large one should not go to a server that answers
+    /// while it reads and stops reading when its answer is not taken.
     pub fn start(self) -> Result<PendingResponse> {
         platform::start(self.request, self.timeout).map(PendingResponse)
     }

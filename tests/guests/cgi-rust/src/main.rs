@@ -77,7 +77,7 @@ fn text(text: &str) -> io::Result<()> {
 }
 
 fn echo() -> io::Result<()> {
-    print!("Content-Type: {}\n\n", variable("CONTENT_TYPE"));
+    print!("Content-Type: application/octet-stream\n\n");
     let mut chunk = vec![0; 64 * 1024];
     loop {
         let length = io::Read::read(&mut stdin(), &mut chunk)?;
