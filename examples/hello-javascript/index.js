@@ -5,7 +5,8 @@ const text = (body, status = 200) =>
 
 const sleep = (milliseconds) => new Promise((resolve) => setTimeout(resolve, milliseconds));
 
-const hello = (_request, env, name) => text(`Hello, ${name ?? env.NAME ?? "world"}, from JavaScript!\n`);
+const hello = (request, env, name = "world") =>
+  text(`${env.GREETING ?? "Hello"}, ${name}, from JavaScript!\n`);
 
 /** Answers JSON with what it was sent, and what that is. */
 async function echo(request) {

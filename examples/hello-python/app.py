@@ -11,8 +11,9 @@ class handler(BaseHTTPRequestHandler):
     def do_GET(self):
         url = urlsplit(self.path)
         if url.path == "/":
-            name = parse_qs(url.query).get("name", [os.environ.get("NAME", "world")])[0]
-            self.send_text(f"Hello, {name}, from Python!\n")
+            greeting = os.environ.get("GREETING", "Hello")
+            name = parse_qs(url.query).get("name", ["world"])[0]
+            self.send_text(f"{greeting}, {name}, from Python!\n")
         elif url.path == "/count":
             self.count(5)
         else:
@@ -20,7 +21,7 @@ class handler(BaseHTTPRequestHandler):
 
     def do_POST(self):
         """Answers JSON with what it was sent, and what that is."""
-        body = self.rfile.read(int(self.headers["Content-Length"])) if "Content-Length" in self.headers else self.rfile.read()
+        body = self.rfile.read(int(self.headers.get("Content-Length", -1)))
         try:
             value = json.loads(body)
         except ValueError as error:

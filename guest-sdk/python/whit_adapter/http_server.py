@@ -7,10 +7,13 @@ because that tells it to answer once and then close.
 
 import http.client
 import io
+from http.server import BaseHTTPRequestHandler
 
 
 def serve(handler_class):
     """A function that serves an exchange through a handler class."""
+    if handler_class.handle is BaseHTTPRequestHandler.handle:
+        handler_class = answering_once(handler_class)
 
     def serve_exchange(request, response):
         connection = Connection(request, response)
@@ -18,6 +21,19 @@ def serve(handler_class):
         connection.finish()
 
     return serve_exchange
+
+
+def answering_once(handler_class):
+    """Without this a handler that sends `Connection: keep-alive` would read on,
+    and take the rest of its request's body for the next request."""
+
+    class AnsweringOnce(handler_class):
+        def handle(self):
+            self.handle_one_request()
+
+    AnsweringOnce.__name__ = handler_class.__name__
+    AnsweringOnce.__qualname__ = handler_class.__qualname__
+    return AnsweringOnce
 
 
 class Connection:

@@ -33,8 +33,7 @@ pub(super) fn build(
     let folder = tools::folder(&request.source);
     let names = tools::file_names(&request.source)?;
     let mut command = compiler(&request.toolchains);
-    // Optimised for size, because a small component loads fast. Names are
-    // kept: a trap's backtrace is worth the few kilobytes.
+    // Optimised for size, because a small component loads fast.
     command
         .current_dir(folder)
         .args(["-Os", "-Wall", "-o"])

@@ -1,0 +1,331 @@
+"""What the adapter promises, under an ordinary Python."""
+
+import contextlib
+import io
+import json
+import types
+import unittest
+from http.server import BaseHTTPRequestHandler
+
+from whit_adapter import entry, exchange, find, http_server
+
+
+class Recorder:
+    """A host's side of a response: everything that reached it, in order."""
+
+    def __init__(self, method):
+        self.status = None
+        self.headers = None
+        self.pieces = []
+        self.response = exchange.Response(method, self._head, self.pieces.append)
+
+    def _head(self, status, headers, has_body):
+        self.status, self.headers, self.has_body = status, headers, has_body
+
+    @property
+    def body(self):
+        return b"".join(self.pieces)
+
+    def values(self, name):
+        return [value for own, value in self.headers if own.lower() == name]
+
+
+def call(target, path="/", method="GET", headers=(), body=b"", read=None):
+    """Serves one request with a handler class or a WSGI application."""
+    module = types.ModuleType("function")
+    if isinstance(target, type):
+        module.handler = target
+    else:
+        module.app = target
+    request = exchange.Request(
+        method, path, headers, read or io.BytesIO(body).read, authority="example.com:8080"
+    )
+    recorder = Recorder(method)
+    recorder.log = io.StringIO()
+    with contextlib.redirect_stderr(recorder.log):
+        exchange.run(find.find(module), request, recorder.response)
+    return recorder
+
+
+def handler(**methods):
+    """A handler class with these methods and no access log."""
+    return type("handler", (BaseHTTPRequestHandler,), {"log_message": lambda *_: None, **methods})
+
+
+def answer(self, body=b"", status=200, headers=()):
+    self.send_response(status)
+    for name, value in headers:
+        self.send_header(name, value)
+    self.end_headers()
+    self.wfile.write(body)
+
+
+class HandlerClass(unittest.TestCase):
+    def test_sees_the_request_as_http_server_shows_it(self):
+        def do_GET(self):
+            answer(self, json.dumps([
+                self.command, self.path, self.headers["X-One"], self.headers["host"],
+                self.headers.get_all("x-many"), self.server.server_port, self.address_string(),
+            ]).encode())
+
+        got = call(handler(do_GET=do_GET), "/a%20b?c=d", headers=[
+            ("X-One", "1"), ("x-many", "a"), ("x-many", "b"), ("x-forwarded-for", "10.0.0.9, 10.0.0.1"),
+        ])
+        self.assertEqual(
+            json.loads(got.body),
+            ["GET", "/a%20b?c=d", "1", "example.com:8080", ["a", "b"], 8080, "10.0.0.9"],
+        )
+
+    def test_reads_a_body_by_its_length(self):
+        def do_POST(self):
+            answer(self, self.rfile.read(int(self.headers["Content-Length"])))
+
+        body = bytes(range(256)) * 100
+        got = call(handler(do_POST=do_POST), method="POST", body=body,
+                   headers=[("Content-Length", str(len(body)))])
+        self.assertEqual(got.body, body)
+
+    def test_reads_a_body_without_a_length_to_its_end(self):
+        def do_PUT(self):
+            answer(self, b"%d" % len(self.rfile.read()))
+
+        got = call(handler(do_PUT=do_PUT), method="PUT", body=b"x" * 100_000,
+                   headers=[("Transfer-Encoding", "chunked")])
+        self.assertEqual(got.body, b"100000")
+
+    def test_a_body_is_read_only_as_far_as_it_is_wanted(self):
+        read = []
+
+        def endless(size):
+            read.append(size)
+            return b"y" * size
+
+        def do_POST(self):
+            answer(self, self.rfile.read(10))
+
+        got = call(handler(do_POST=do_POST), method="POST", read=endless)
+        self.assertEqual(got.body, b"y" * 10)
+        self.assertLess(sum(read), 20_000)
+
+    def test_each_write_reaches_the_caller_at_once(self):
+        seen = []
+        recorders = []
+
+        def do_GET(self):
+            answer(self)
+            for number in range(3):
+                self.wfile.write(b"%d\n" % number)
+                seen.append(recorders[0].body)
+
+        module = types.SimpleNamespace(__name__="function", handler=handler(do_GET=do_GET))
+        recorders.append(Recorder("GET"))
+        request = exchange.Request("GET", "/", [], io.BytesIO().read)
+        exchange.run(find.find(module), request, recorders[0].response)
+        self.assertEqual(seen, [b"0\n", b"0\n1\n", b"0\n1\n2\n"])
+
+    def test_several_cookies_stay_several(self):
+        def do_GET(self):
+            answer(self, headers=[("Set-Cookie", "a=1"), ("Set-Cookie", "b=2")])
+
+        self.assertEqual(call(handler(do_GET=do_GET)).values("set-cookie"), ["a=1", "b=2"])
+
+    def test_head_has_headers_and_no_body(self):
+        def do_HEAD(self):
+            answer(self, b"not for you", headers=[("Content-Length", "11")])
+
+        got = call(handler(do_HEAD=do_HEAD), method="HEAD")
+        self.assertEqual((got.status, got.body, got.has_body), (200, b"", False))
+        self.assertEqual(got.values("content-length"), ["11"])
+
+    def test_a_status_without_a_body_has_none(self):
+        def do_GET(self):
+            answer(self, b"ignored", status=304)
+
+        got = call(handler(do_GET=do_GET))
+        self.assertEqual((got.status, got.body), (304, b""))
+
+    def test_an_exception_becomes_a_500_and_a_traceback(self):
+        def do_GET(self):
+            raise KeyError("the reason")
+
+        got = call(handler(do_GET=do_GET))
+        self.assertEqual(got.status, 500)
+        self.assertNotIn(b"reason", got.body)
+        self.assertIn("KeyError: 'the reason'", got.log.getvalue())
+        self.assertIn("do_GET", got.log.getvalue())
+
+    def test_an_exception_after_the_head_breaks_the_response_off(self):
+        def do_GET(self):
+            answer(self, b"half")
+            raise OSError("no more")
+
+        with self.assertRaises(exchange.Unfinished):
+            call(handler(do_GET=do_GET))
+
+    def test_no_response_at_all_is_a_500(self):
+        got = call(handler(do_GET=lambda self: None))
+        self.assertEqual(got.status, 500)
+        self.assertIn("without a response", got.log.getvalue())
+
+    def test_a_body_without_a_status_is_a_500(self):
+        got = call(handler(do_GET=lambda self: self.wfile.write(b"hello\n\n")))
+        self.assertEqual(got.status, 500)
+        self.assertIn("send_response() missing", got.log.getvalue())
+
+    def test_headers_without_an_end_are_a_500(self):
+        got = call(handler(do_GET=lambda self: self.wfile.write(b"HTTP/1.1 200 OK\r\nA: b\r\n")))
+        self.assertEqual(got.status, 500)
+        self.assertIn("end_headers() missing", got.log.getvalue())
+
+    def test_an_unknown_method_is_a_501(self):
+        self.assertEqual(call(handler(), method="BREW").status, 501)
+
+    def test_a_keep_alive_handler_answers_once(self):
+        def do_POST(self):
+            answer(self, b"done", headers=[("Content-Length", "4"), ("Connection", "keep-alive")])
+
+        # The body that it leaves unread must not be taken for a next request.
+        got = call(handler(do_POST=do_POST, protocol_version="HTTP/1.1"), method="POST",
+                   headers=[("Connection", "keep-alive"), ("Content-Length", "18")],
+                   body=b"GET / HTTP/1.1\r\n\r\n")
+        self.assertEqual(got.body, b"done")
+        self.assertEqual(got.values("connection"), [])
+
+    def test_a_chunked_response_is_decoded(self):
+        def do_GET(self):
+            answer(self, headers=[("Transfer-Encoding", "chunked")])
+            for data in (b"5\r\nhel", b"lo\r\n", b"A;x=y\r\n0123456789\r\n", b"0\r\n\r\n"):
+                self.wfile.write(data)
+
+        got = call(handler(do_GET=do_GET))
+        self.assertEqual(got.body, b"hello0123456789")
+        self.assertEqual(got.values("transfer-encoding"), [])
+
+    def test_a_buffered_handler_is_flushed_at_its_end(self):
+        got = call(handler(do_GET=lambda self: answer(self, b"late"), wbufsize=65536))
+        self.assertEqual((got.status, got.body), (200, b"late"))
+
+    def test_interim_responses_are_left_out(self):
+        def do_GET(self):
+            self.wfile.write(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 201 Created\nA: b\n\nbody")
+
+        got = call(handler(do_GET=do_GET))
+        self.assertEqual((got.status, got.body, got.values("a")), (201, b"body", ["b"]))
+
+
+class Wsgi(unittest.TestCase):
+    def test_environ_and_response(self):
+        def app(environ, start_response):
+            start_response("200 OK", [("Set-Cookie", "a"), ("Set-Cookie", "b")])
+            names = ("REQUEST_METHOD", "SCRIPT_NAME", "PATH_INFO", "QUERY_STRING",
+                     "CONTENT_TYPE", "SERVER_PORT", "HTTP_X_A", "wsgi.url_scheme")
+            yield json.dumps([environ.get(name) for name in names]).encode()
+            yield environ["wsgi.input"].read()
+
+        got = call(app, "/users/%C3%A9?q=1", "POST", body=b"body", headers=[
+            ("content-type", "text/plain"), ("x-a", "1"), ("x-a", "2"), ("x-forwarded-prefix", "/shop/"),
+        ])
+        head, body = got.pieces
+        self.assertEqual(json.loads(head), [
+            "POST", "/shop", "/users/é".encode().decode("latin-1"), "q=1", "text/plain", "8080", "1,2", "http",
+        ])
+        self.assertEqual(body, b"body")
+        self.assertEqual(got.values("set-cookie"), ["a", "b"])
+
+    def test_an_iterable_is_closed_and_streamed(self):
+        closed = []
+
+        class Chunks(list):
+            def close(self):
+                closed.append(True)
+
+        def app(environ, start_response):
+            start_response("202 Accepted", [])
+            return Chunks([b"a", b"", b"b"])
+
+        got = call(app)
+        self.assertEqual((got.status, got.pieces, closed), (202, [b"a", b"b"], [True]))
+
+    def test_an_empty_body_still_has_a_head(self):
+        def app(environ, start_response):
+            start_response("204 No Content", [])
+            return []
+
+        self.assertEqual(call(app).status, 204)
+
+    def test_headers_may_change_until_the_first_byte(self):
+        def app(environ, start_response):
+            start_response("200 OK", [])
+            try:
+                raise ValueError
+            except ValueError as error:
+                start_response("503 Busy", [], (type(error), error, None))
+            return [b"x"]
+
+        self.assertEqual(call(app).status, 503)
+
+    def test_an_exception_is_a_500(self):
+        def app(environ, start_response):
+            raise ZeroDivisionError
+
+        got = call(app)
+        self.assertEqual(got.status, 500)
+        self.assertIn("ZeroDivisionError", got.log.getvalue())
+
+
+class Find(unittest.TestCase):
+    def test_a_module_with_one_handler_of_any_name(self):
+        module = types.ModuleType("function")
+        module.Greeter = handler(do_GET=lambda self: answer(self, b"hi"))
+        module.Greeter.__module__ = "function"
+        self.assertTrue(callable(find.find(module)))
+
+    def test_a_module_without_any_says_what_is_needed(self):
+        with self.assertRaisesRegex(find.NoHandler, "class handler"):
+            find.find(types.ModuleType("empty"))
+
+    def test_an_asgi_application_is_named_as_one(self):
+        module = types.ModuleType("function")
+
+        async def app(scope, receive, send):
+            pass
+
+        module.app = app
+        with self.assertRaisesRegex(find.NoHandler, "ASGI"):
+            find.find(module)
+
+
+class Parsing(unittest.TestCase):
+    def test_a_head_may_come_in_any_pieces(self):
+        wire = b"HTTP/1.1 200 OK\r\nA: 1\r\nB: 2\r\n\r\nbody"
+        for cut in range(len(wire)):
+            recorder = Recorder("GET")
+            parser = http_server.ResponseParser(recorder.response)
+            parser.feed(wire[:cut])
+            parser.feed(wire[cut:])
+            parser.finish()
+            self.assertEqual(recorder.headers, [("A", "1"), ("B", "2")])
+            self.assertEqual(recorder.body, b"body")
+
+    def test_chunks_may_come_in_any_pieces(self):
+        wire = b"3\r\nabc\r\n1a\r\n" + b"z" * 26 + b"\r\n0\r\n\r\n"
+        for cut in range(len(wire)):
+            chunks = http_server.Chunks()
+            pieces = chunks.feed(wire[:cut]) + chunks.feed(wire[cut:])
+            self.assertEqual(b"".join(pieces), b"abc" + b"z" * 26)
+            self.assertTrue(chunks.ended)
+
+    def test_an_endless_head_is_refused(self):
+        parser = http_server.ResponseParser(Recorder("GET").response)
+        with self.assertRaisesRegex(ValueError, "no end"):
+            parser.feed(b"x" * (http_server.ResponseParser.HEAD_BYTES_MAX + 1))
+
+
+class Entry(unittest.TestCase):
+    def test_imports_inside_functions_are_found(self):
+        source = "import os\ndef f():\n  import a.b\n  from c import d\n  from . import e\n"
+        self.assertEqual(entry.lazy_imports(entry.ast.parse(source)), {"a.b", "c", "c.d"})
+
+
+if __name__ == "__main__":
+    unittest.main()
