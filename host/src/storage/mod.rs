@@ -3,10 +3,16 @@
 //! [`Storage`] keeps the control plane's records; components and artifacts are
 //! files ([`files`]). [`local`] is SQLite on one machine.
 
+#[cfg(test)]
+mod conformance;
 pub mod files;
 pub mod local;
+mod secrets;
+mod staging;
 
 use async_trait::async_trait;
+#[cfg(test)]
+pub(crate) use conformance::conformance;
 
 use crate::model::function::{Function, Revision};
 use crate::model::ids::{FunctionId, RevisionNumber};
@@ -32,6 +38,41 @@ pub enum StorageError {
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+}
+
+impl StorageError {
+    /// An error of the file system as an error of storage: a full disk and an
+    /// exceeded quota are told apart from everything else.
+    #[must_use]
+    pub fn from_io(action: &'static str, error: std::io::Error) -> Self {
+        use std::io::ErrorKind;
+        match error.kind() {
+            ErrorKind::StorageFull | ErrorKind::QuotaExceeded => Self::Full(Box::new(error)),
+            _ => Self::failed(action, error),
+        }
+    }
+
+    /// A [`StorageError::Failed`] from whatever went wrong below.
+    pub fn failed(
+        action: &'static str,
+        source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+    ) -> Self {
+        Self::Failed {
+            action,
+            source: source.into(),
+        }
+    }
+}
+
+/// Runs what blocks off the async threads.
+async fn blocking<T: Send + 'static>(
+    action: &'static str,
+    work: impl FnOnce() -> Result<T, StorageError> + Send + 'static,
+) -> Result<T, StorageError> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(error) => Err(StorageError::failed(action, error)),
+    }
 }
 
 fn shown(active: &Option<RevisionNumber>) -> String {
@@ -70,7 +111,9 @@ pub trait Storage: Send + Sync + 'static {
     ) -> Result<Function, StorageError>;
 
     /// Makes an existing revision the active one; `previous` becomes what was
-    /// active before. Returns the function as it is then.
+    /// active before, and stays as it is where that is the same revision.
+    /// Returns the function as it is then. A function or revision that does not
+    /// exist is a [`StorageError::Conflict`]: the caller saw it a moment ago.
     async fn activate(
         &self,
         id: &FunctionId,
@@ -78,6 +121,7 @@ pub trait Storage: Send + Sync + 'static {
         expected: Expected,
     ) -> Result<Function, StorageError>;
 
-    /// Removes a function with all its revisions.
+    /// Removes a function with all its revisions. One that does not exist is a
+    /// [`StorageError::Conflict`].
     async fn delete(&self, id: &FunctionId, expected: Expected) -> Result<(), StorageError>;
 }
