@@ -51,6 +51,7 @@ function load(tools, name) {
 
 /** One ES module of the adapter, the function and all that it imports. */
 async function bundle(rolldown, entry, modules) {
+  const unresolved = [];
   const build = await rolldown({
     input: join(here, "adapter.js"),
     cwd: dirname(entry),
@@ -63,12 +64,19 @@ async function bundle(rolldown, entry, modules) {
       modules: ["node_modules", ...(modules ? [resolve(modules)] : [])],
     },
     onLog(level, log, pass) {
-      // An import that is not found would only fail when it is called.
-      pass(log.code === "UNRESOLVED_IMPORT" ? "error" : level, log);
+      if (log.code === "UNRESOLVED_IMPORT") {
+        unresolved.push(log.message);
+      } else {
+        pass(level, log);
+      }
     },
   });
   try {
     const { output } = await build.generate({ format: "esm", codeSplitting: false });
+    if (unresolved.length > 0) {
+      // For the bundler a warning; here the import would fail on every call.
+      throw new Error(unresolved.join("\n"));
+    }
     return output[0].code;
   } finally {
     await build.close();

@@ -7,7 +7,7 @@ import types
 import unittest
 from http.server import BaseHTTPRequestHandler
 
-from whit_adapter import entry, exchange, find, http_server
+from whit_adapter import componentize, entry, exchange, find, http_server
 
 
 class Recorder:
@@ -325,6 +325,16 @@ class Entry(unittest.TestCase):
     def test_imports_inside_functions_are_found(self):
         source = "import os\ndef f():\n  import a.b\n  from c import d\n  from . import e\n"
         self.assertEqual(entry.lazy_imports(entry.ast.parse(source)), {"a.b", "c", "c.d"})
+
+
+class Componentize(unittest.TestCase):
+    def test_errors_name_the_files_of_this_machine(self):
+        arguments = ["componentize-py", "-q", "-p", "work", "-p", "my/function", "-o", "out"]
+        text = 'Traceback:\n  File "/1/app.py", line 1\nE: no\n\n\nCaused by:\n    E: no'
+        self.assertEqual(
+            componentize.explain(text, componentize.python_paths(arguments)),
+            'Traceback:\n  File "my/function/app.py", line 1\nE: no',
+        )
 
 
 if __name__ == "__main__":

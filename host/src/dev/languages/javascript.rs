@@ -5,8 +5,8 @@ use std::process::Command;
 
 use serde::Deserialize;
 
-use super::tools::{self, Embedded, FileNames};
 use super::toolchains::version;
+use super::tools::{self, Embedded, FileNames};
 use super::{BuildError, BuildRequest, Language, MissingTool, Toolchains};
 
 const EXTENSIONS: [&str; 5] = ["ts", "mts", "js", "mjs", "tsx"];
@@ -15,11 +15,26 @@ const ENTRIES: [&str; 5] = ["index", "app", "handler", "main", "worker"];
 const NODE_MAJOR_MIN: u32 = 20;
 
 const SDK: [Embedded; 5] = [
-    ("adapter.js", include_str!("../../../../guest-sdk/javascript/adapter.js")),
-    ("build.mjs", include_str!("../../../../guest-sdk/javascript/build.mjs")),
-    ("runtime.js", include_str!("../../../../guest-sdk/javascript/runtime.js")),
-    ("start.js", include_str!("../../../../guest-sdk/javascript/start.js")),
-    ("wit/function.wit", include_str!("../../../../guest-sdk/javascript/wit/function.wit")),
+    (
+        "adapter.js",
+        include_str!("../../../../guest-sdk/javascript/adapter.js"),
+    ),
+    (
+        "build.mjs",
+        include_str!("../../../../guest-sdk/javascript/build.mjs"),
+    ),
+    (
+        "runtime.js",
+        include_str!("../../../../guest-sdk/javascript/runtime.js"),
+    ),
+    (
+        "start.js",
+        include_str!("../../../../guest-sdk/javascript/start.js"),
+    ),
+    (
+        "wit/function.wit",
+        include_str!("../../../../guest-sdk/javascript/wit/function.wit"),
+    ),
 ];
 
 pub(super) fn recognises(names: &FileNames) -> bool {
@@ -36,8 +51,16 @@ pub(super) fn missing(toolchains: &Toolchains) -> Vec<MissingTool> {
         ));
     }
     let packages = [
-        ("@bytecodealliance/componentize-js", "COMPONENTIZE_JS", "it puts a program and StarlingMonkey into a component"),
-        ("@bytecodealliance/jco", "JCO", "componentize-js builds on it"),
+        (
+            "@bytecodealliance/componentize-js",
+            "COMPONENTIZE_JS",
+            "it puts a program and StarlingMonkey into a component",
+        ),
+        (
+            "@bytecodealliance/jco",
+            "JCO",
+            "componentize-js builds on it",
+        ),
         ("rolldown", "ROLLDOWN", "it bundles modules and TypeScript"),
     ];
     for (package, pinned, why) in packages {
@@ -121,7 +144,9 @@ fn entry(request: &BuildRequest, folder: &Path) -> Result<PathBuf, BuildError> {
     let names = tools::file_names(folder)?;
     let sources: Vec<&str> = names
         .with_extension(&EXTENSIONS)
-        .filter(|name| !name.contains(".test.") && !name.contains(".config.") && !name.ends_with(".d.ts"))
+        .filter(|name| {
+            !name.contains(".test.") && !name.contains(".config.") && !name.ends_with(".d.ts")
+        })
         .collect();
     match sources.as_slice() {
         [only] => Ok(folder.join(only)),
@@ -159,11 +184,20 @@ fn install_dependencies(
     }
     // npm lies beside the node of PyPI's wheel; elsewhere it is on PATH.
     let beside = node.with_file_name("npm");
-    let npm = if beside.is_file() { beside } else { PathBuf::from("npm") };
+    let npm = if beside.is_file() {
+        beside
+    } else {
+        PathBuf::from("npm")
+    };
     let mut command = Command::new(npm);
-    command
-        .current_dir(&packages)
-        .args(["install", "--omit=dev", "--no-audit", "--no-fund", "--ignore-scripts"]);
+    command.current_dir(&packages).args([
+        "install",
+        "--omit=dev",
+        "--no-audit",
+        "--no-fund",
+        "--ignore-scripts",
+        "--loglevel=error",
+    ]);
     clear(&mut command);
     tools::run("npm install", &mut command, output)?;
     tools::write_if_changed(&installed, &wanted)?;

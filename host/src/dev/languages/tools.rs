@@ -157,14 +157,32 @@ pub(super) fn write_all(folder: &Path, files: &[Embedded]) -> Result<(), BuildEr
 
 /// The WIT of `wasi:http/proxy@0.2.12` with all it depends on.
 pub(super) const WIT_0_2: [Embedded; 7] = [
-    ("http.wit", include_str!("../../../../guest-sdk/wit/p2/http.wit")),
-    ("deps/cli.wit", include_str!("../../../../guest-sdk/wit/p2/deps/cli.wit")),
-    ("deps/clocks.wit", include_str!("../../../../guest-sdk/wit/p2/deps/clocks.wit")),
+    (
+        "http.wit",
+        include_str!("../../../../guest-sdk/wit/p2/http.wit"),
+    ),
+    (
+        "deps/cli.wit",
+        include_str!("../../../../guest-sdk/wit/p2/deps/cli.wit"),
+    ),
+    (
+        "deps/clocks.wit",
+        include_str!("../../../../guest-sdk/wit/p2/deps/clocks.wit"),
+    ),
     (
         "deps/filesystem.wit",
         include_str!("../../../../guest-sdk/wit/p2/deps/filesystem.wit"),
     ),
-    ("deps/io.wit", include_str!("../../../../guest-sdk/wit/p2/deps/io.wit")),
-    ("deps/random.wit", include_str!("../../../../guest-sdk/wit/p2/deps/random.wit")),
-    ("deps/sockets.wit", include_str!("../../../../guest-sdk/wit/p2/deps/sockets.wit")),
+    (
+        "deps/io.wit",
+        include_str!("../../../../guest-sdk/wit/p2/deps/io.wit"),
+    ),
+    (
+        "deps/random.wit",
+        include_str!("../../../../guest-sdk/wit/p2/deps/random.wit"),
+    ),
+    (
+        "deps/sockets.wit",
+        include_str!("../../../../guest-sdk/wit/p2/deps/sockets.wit"),
+    ),
 ];

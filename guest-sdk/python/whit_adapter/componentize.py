@@ -1,0 +1,34 @@
+"""Runs componentize-py, and tells its errors in terms of the function's own
+files. Runs at build time: `python -m whit_adapter.componentize`, with the
+arguments of componentize-py.
+"""
+
+import sys
+
+
+def main():
+    import componentize_py
+
+    sys.argv[0] = "componentize-py"
+    try:
+        sys.exit(componentize_py.script())
+    except AssertionError as error:
+        # Its own stack below the message would only show how it was started.
+        sys.exit(explain(str(error), python_paths(sys.argv)))
+
+
+def python_paths(arguments):
+    return [value for flag, value in zip(arguments, arguments[1:]) if flag == "-p"]
+
+
+def explain(text, paths):
+    """The message with the paths of this machine: inside, the folders of the
+    Python path are called /0, /1 and so on."""
+    text, _, _ = text.partition("\n\nCaused by:")
+    for number, path in enumerate(paths):
+        text = text.replace(f'File "/{number}/', f'File "{path}/')
+    return text.rstrip()
+
+
+if __name__ == "__main__":
+    main()
