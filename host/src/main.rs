@@ -1,3 +1,10 @@
-//! The `whit` binary: see [`whit::cli`].
+//! The `whit` binary; everything is in the library.
 
-fn main() {}
+use std::process::ExitCode;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    whit::cli::main()
+}

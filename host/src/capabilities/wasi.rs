@@ -1,0 +1,62 @@
+//! The WASI context of a guest: environment, standard streams, and nothing
+//! else. No folder, no socket and no terminal is ever in it.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http_body::Body;
+use tokio::sync::mpsc;
+use wasmtime_wasi::{WasiCtx, WasiCtxBuilder};
+
+use super::body::BodyError;
+use super::log::GuestLog;
+use super::stdio::{GuestStdin, GuestStdout, LogWriter};
+use crate::model::invocation::LogStream;
+
+/// Most random bytes of one request, in bytes: the host allocates them.
+const RANDOM_BYTES_MAX: u64 = 1 << 20;
+
+fn builder(environment: &[(String, String)], log: &Arc<GuestLog>) -> WasiCtxBuilder {
+    let mut builder = WasiCtx::builder();
+    builder
+        .max_random_size(RANDOM_BYTES_MAX)
+        // A guest that sleeps must not put a thread of ours to sleep.
+        .allow_blocking_current_thread(false)
+        .allow_tcp(false)
+        .allow_udp(false)
+        .envs(environment)
+        .stderr(LogWriter::new(log, LogStream::Stderr));
+    builder
+}
+
+/// The context of an http guest: both output streams are its log.
+#[must_use]
+pub fn http_context(environment: &[(String, String)], log: &Arc<GuestLog>) -> WasiCtx {
+    builder(environment, log)
+        .stdout(LogWriter::new(log, LogStream::Stdout))
+        .build()
+}
+
+/// The context of a CGI guest: the request in variables and standard input, the
+/// response on standard output. The request's variables win over the function's.
+#[must_use]
+pub fn cgi_context<B>(
+    environment: &[(String, String)],
+    variables: &[(String, String)],
+    stdin: B,
+    stdout: mpsc::Sender<Bytes>,
+    log: &Arc<GuestLog>,
+) -> WasiCtx
+where
+    B: Body<Data = Bytes, Error = BodyError> + Send + 'static,
+{
+    let mut builder = builder(environment, log);
+    builder
+        .stdin(GuestStdin::new(stdin))
+        .stdout(GuestStdout::new(stdout))
+        .envs(variables);
+    if let Some((_, script)) = variables.iter().find(|(name, _)| name == "SCRIPT_NAME") {
+        builder.arg(script);
+    }
+    builder.build()
+}

@@ -1,0 +1,182 @@
+//! The command line: one file per command. Every command but `serve`, `build`
+//! and `completions` talks to a host, and only through its admin API.
+
+mod build;
+mod builder;
+mod client;
+mod completions;
+mod delete;
+mod deploy;
+mod describe;
+mod dev;
+mod invoke;
+mod list;
+mod logs;
+mod output;
+mod project;
+mod revisions;
+mod rollback;
+mod serve;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use clap::{Args, Parser, Subcommand};
+
+use crate::engine::{compile, compile_child};
+
+/// A WebAssembly function host: upload a module, call its URL.
+#[derive(Debug, Parser)]
+#[command(
+    name = "whit",
+    version,
+    max_term_width = 100,
+    disable_help_subcommand = true
+)]
+struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// Flags that every command takes.
+#[derive(Debug, Clone, Args)]
+struct Global {
+    /// Print JSON: one document, or one line per item where output goes on
+    #[arg(long, global = true)]
+    json: bool,
+    /// Address of a host's admin API, such as http://10.0.0.5:8081
+    #[arg(
+        long,
+        global = true,
+        value_name = "URL",
+        env = "WHIT_HOST",
+        help_heading = "Host"
+    )]
+    host: Option<String>,
+    /// The host's admin token; better given as the environment variable
+    #[arg(
+        long,
+        global = true,
+        env = "WHIT_TOKEN",
+        hide_env_values = true,
+        help_heading = "Host"
+    )]
+    token: Option<String>,
+    /// Data folder of the host on this machine [default: ~/.local/share/whit/data]
+    #[arg(
+        long,
+        global = true,
+        value_name = "DIR",
+        env = "WHIT_DATA_DIR",
+        help_heading = "Host"
+    )]
+    data_dir: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run a host
+    Serve(serve::ServeArgs),
+    /// Run a host for a folder of functions; build, deploy, and redeploy on change
+    Dev(dev::DevArgs),
+    /// Build functions into components
+    Build(build::BuildArgs),
+    /// Build functions where needed, and deploy them
+    Deploy(deploy::DeployArgs),
+    /// Call a function
+    Invoke(invoke::InvokeArgs),
+    /// List the functions
+    List,
+    /// Show a function: its routes, limits and revisions
+    Describe(describe::DescribeArgs),
+    /// Show what a function has written
+    Logs(logs::LogsArgs),
+    /// List a function's revisions
+    Revisions(revisions::RevisionsArgs),
+    /// Go back to an earlier revision
+    Rollback(rollback::RollbackArgs),
+    /// Remove a function with all its revisions
+    Delete(delete::DeleteArgs),
+    /// Print a completion script for a shell
+    Completions(completions::CompletionsArgs),
+}
+
+/// A mistake in how the command was called: exit code 2, as clap's own.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct UsageError(String);
+
+/// The process's `main`: 0 for success, 1 for failure, 2 for wrong usage.
+#[must_use]
+pub fn main() -> ExitCode {
+    // Before anything else: a compile child confines itself before it does more.
+    let mut arguments = std::env::args().skip(1);
+    if arguments.next().as_deref() == Some(compile::CHILD_COMMAND) {
+        let arguments: Vec<String> = arguments.collect();
+        return compile_child::main(&arguments);
+    }
+    let cli = Cli::parse();
+    let json = cli.global.json;
+    match run(cli) {
+        Ok(code) => code,
+        // `whit list | head -1` is no failure.
+        Err(error) if output::is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            output::error(&error, json);
+            let usage = error.chain().any(|cause| cause.is::<UsageError>());
+            ExitCode::from(if usage { 2 } else { 1 })
+        }
+    }
+}
+
+fn run(cli: Cli) -> anyhow::Result<ExitCode> {
+    let Cli { global, command } = cli;
+    // A host makes its own runtime, from its configuration.
+    if let Command::Serve(args) = command {
+        return serve::run(args, &global);
+    }
+    if let Command::Completions(args) = command {
+        return completions::run(&args);
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .context("start the asynchronous runtime")?;
+    let result = runtime.block_on(dispatch(command, &global));
+    // A build that was interrupted must not hold up the end.
+    runtime.shutdown_background();
+    result
+}
+
+async fn dispatch(command: Command, global: &Global) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::Dev(args) => dev::run(args, global).await,
+        Command::Build(args) => build::run(args, global).await,
+        Command::Deploy(args) => deploy::run(args, global).await,
+        Command::Invoke(args) => invoke::run(args, global).await,
+        Command::List => list::run(global).await,
+        Command::Describe(args) => describe::run(args, global).await,
+        Command::Logs(args) => logs::run(args, global).await,
+        Command::Revisions(args) => revisions::run(args, global).await,
+        Command::Rollback(args) => rollback::run(args, global).await,
+        Command::Delete(args) => delete::run(args, global).await,
+        // Handled before there is a runtime.
+        Command::Serve(_) | Command::Completions(_) => Ok(ExitCode::SUCCESS),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}

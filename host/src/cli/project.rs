@@ -1,0 +1,389 @@
+//! What there is to build and deploy at a path: a component, a file or folder
+//! with source, a `whit.toml`, or a folder of any of these.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail};
+use clap::Args;
+
+use super::UsageError;
+use crate::dev::languages::{self, Language};
+use crate::dev::watch::is_ignored_name;
+use crate::model::ids::FunctionName;
+use crate::model::spec::{FunctionEntry, FunctionSpec, Manifest};
+
+/// Name of the manifest.
+pub(super) const MANIFEST: &str = "whit.toml";
+/// Deepest folder below the given one that is looked into.
+const DEPTH_MAX: usize = 6;
+
+/// Which functions are meant.
+#[derive(Debug, Clone, Args)]
+pub(super) struct Selection {
+    /// A .wasm or .wat file, a source file, or a folder: with a whit.toml, with source, or with
+    /// several of these below
+    #[arg(value_name = "FILE|DIR", default_value = ".")]
+    pub(super) path: PathBuf,
+    /// Only this function of a whit.toml or folder; may be given several times
+    #[arg(long, value_name = "NAME")]
+    pub(super) only: Vec<FunctionName>,
+}
+
+/// Where a function's component comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Origin {
+    /// It is there: `.wasm`, or `.wat` to be converted.
+    Component(PathBuf),
+    /// It is built by a recipe.
+    Source {
+        /// The recipe.
+        language: Language,
+        /// Folder or file.
+        source: PathBuf,
+    },
+    /// It is built by a command of the manifest.
+    Command {
+        /// Run by the shell.
+        command: String,
+        /// Where it runs.
+        folder: PathBuf,
+        /// What it leaves.
+        component: PathBuf,
+    },
+}
+
+/// One function to build and deploy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Unit {
+    /// Its name on the host.
+    pub(super) name: FunctionName,
+    /// How it is to run; what is there already where absent.
+    pub(super) spec: Option<FunctionSpec>,
+    /// Where the component comes from.
+    pub(super) origin: Origin,
+}
+
+impl Unit {
+    /// The file or folder whose change means a new build.
+    pub(super) fn place(&self) -> &Path {
+        match &self.origin {
+            Origin::Component(path) | Origin::Source { source: path, .. } => path,
+            Origin::Command { folder, .. } => folder,
+        }
+    }
+
+    /// The language, where a recipe builds it.
+    pub(super) fn language(&self) -> Option<Language> {
+        match self.origin {
+            Origin::Source { language, .. } => Some(language),
+            Origin::Component(_) | Origin::Command { .. } => None,
+        }
+    }
+}
+
+/// All functions at a path.
+#[derive(Debug)]
+pub(super) struct Project {
+    /// The folder that builds keep their intermediate results below, in `.whit`.
+    pub(super) root: PathBuf,
+    /// The functions, by name.
+    pub(super) units: Vec<Unit>,
+}
+
+/// Finds the functions that `selection` means; at least one.
+pub(super) fn find(selection: &Selection) -> anyhow::Result<Project> {
+    let path = fs::canonicalize(&selection.path)
+        .with_context(|| format!("{}: can not be read", selection.path.display()))?;
+    let mut found = BTreeMap::new();
+    let root = if path.is_file() {
+        add(&mut found, unit_of_file(&path)?)?;
+        path.parent().unwrap_or(Path::new("/")).to_owned()
+    } else {
+        look_into(&path, DEPTH_MAX, &mut found)?;
+        path
+    };
+    if found.is_empty() {
+        bail!(
+            "{}: nothing to deploy; expected a .wasm or .wat file, a {MANIFEST}, or source in \
+             rust, go, javascript, python or c",
+            selection.path.display()
+        );
+    }
+    if let Some(name) = selection
+        .only
+        .iter()
+        .find(|name| !found.contains_key(*name))
+    {
+        let names: Vec<String> = found.keys().map(ToString::to_string).collect();
+        bail!(UsageError(format!(
+            "--only {name}: there are {}",
+            names.join(", ")
+        )));
+    }
+    let wanted = |name: &FunctionName| selection.only.is_empty() || selection.only.contains(name);
+    let units = found
+        .into_values()
+        .filter(|unit| wanted(&unit.name))
+        .collect();
+    Ok(Project { root, units })
+}
+
+fn add(found: &mut BTreeMap<FunctionName, Unit>, unit: Unit) -> anyhow::Result<()> {
+    if let Some(other) = found.get(&unit.name) {
+        bail!(
+            "both {} and {} would be called {}; rename one, or name both in a {MANIFEST}",
+            other.place().display(),
+            unit.place().display(),
+            unit.name
+        );
+    }
+    found.insert(unit.name.clone(), unit);
+    Ok(())
+}
+
+fn unit_of_file(path: &Path) -> anyhow::Result<Unit> {
+    let name = name_of(path)?;
+    let origin = match component_file(path) {
+        true => Origin::Component(path.to_owned()),
+        false => match languages::detect(path)? {
+            Some(language) => Origin::Source {
+                language,
+                source: path.to_owned(),
+            },
+            None => bail!(
+                "{}: neither a component nor a known kind of source",
+                path.display()
+            ),
+        },
+    };
+    Ok(Unit {
+        name,
+        spec: None,
+        origin,
+    })
+}
+
+fn look_into(
+    folder: &Path,
+    depth: usize,
+    found: &mut BTreeMap<FunctionName, Unit>,
+) -> anyhow::Result<()> {
+    let manifest = folder.join(MANIFEST);
+    if manifest.is_file() {
+        return from_manifest(&manifest, found);
+    }
+    if let Some(language) = languages::detect(folder)? {
+        let origin = Origin::Source {
+            language,
+            source: folder.to_owned(),
+        };
+        return add(
+            found,
+            Unit {
+                name: name_of(folder)?,
+                spec: None,
+                origin,
+            },
+        );
+    }
+    let mut entries = fs::read_dir(folder)
+        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+        .with_context(|| format!("read {}", folder.display()))?;
+    entries.sort_by_key(fs::DirEntry::file_name);
+    for entry in entries {
+        let path = entry.path();
+        if is_ignored_name(&entry.file_name()) {
+            continue;
+        }
+        if path.is_file() && component_file(&path) {
+            add(found, unit_of_file(&path)?)?;
+        } else if path.is_dir() && !path.is_symlink() && depth > 0 {
+            look_into(&path, depth - 1, found)?;
+        }
+    }
+    Ok(())
+}
+
+fn from_manifest(path: &Path, found: &mut BTreeMap<FunctionName, Unit>) -> anyhow::Result<()> {
+    let text = fs::read_to_string(path).with_context(|| format!("read {}", path.display()))?;
+    let manifest = Manifest::from_toml(&text).with_context(|| path.display().to_string())?;
+    let folder = path.parent().unwrap_or(Path::new("."));
+    for (name, entry) in manifest.functions {
+        let origin =
+            origin(folder, &entry).with_context(|| format!("{}: {name}", path.display()))?;
+        add(
+            found,
+            Unit {
+                name,
+                spec: Some(entry.spec),
+                origin,
+            },
+        )?;
+    }
+    Ok(())
+}
+
+fn origin(folder: &Path, entry: &FunctionEntry) -> anyhow::Result<Origin> {
+    let component = entry
+        .component
+        .as_ref()
+        .map(|component| folder.join(component));
+    if let Some(command) = &entry.build {
+        let component = component.context("`build` needs `component`: the file it leaves")?;
+        let folder = folder.to_owned();
+        return Ok(Origin::Command {
+            command: command.clone(),
+            folder,
+            component,
+        });
+    }
+    if let Some(component) = component {
+        if entry.source.is_some() {
+            bail!("give either `source` or `component`; both only together with `build`");
+        }
+        return Ok(Origin::Component(component));
+    }
+    let source = folder.join(entry.source.as_deref().unwrap_or("."));
+    let source = fs::canonicalize(&source)
+        .with_context(|| format!("source {}: can not be read", source.display()))?;
+    let language = match &entry.language {
+        Some(name) => name.parse()?,
+        None => languages::detect(&source)?.with_context(|| {
+            format!(
+                "{}: no known language; set `language` or `build`",
+                source.display()
+            )
+        })?,
+    };
+    Ok(Origin::Source { language, source })
+}
+
+fn component_file(path: &Path) -> bool {
+    path.extension()
+        .is_some_and(|extension| extension == "wasm" || extension == "wat")
+}
+
+/// The function's name, from that of its file or folder.
+fn name_of(path: &Path) -> anyhow::Result<FunctionName> {
+    let name = if path.is_file() {
+        path.file_stem()
+    } else {
+        path.file_name()
+    };
+    let name = derive_name(&name.unwrap_or_default().to_string_lossy());
+    name.parse().with_context(|| {
+        format!(
+            "{}: its name makes no function name; give one with --name or in a {MANIFEST}",
+            path.display()
+        )
+    })
+}
+
+fn derive_name(stem: &str) -> String {
+    let mapped: String = stem
+        .to_lowercase()
+        .chars()
+        .map(|character| {
+            if matches!(character, '_' | '.' | ' ') {
+                '-'
+            } else {
+                character
+            }
+        })
+        .collect();
+    mapped.trim_matches('-').to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn project(files: &[(&str, &str)]) -> (tempfile::TempDir, Selection) {
+        let folder = tempfile::tempdir().unwrap();
+        for (name, text) in files {
+            let path = folder.path().join(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        }
+        let selection = Selection {
+            path: folder.path().to_owned(),
+            only: vec![],
+        };
+        (folder, selection)
+    }
+
+    fn names(project: &Project) -> Vec<&str> {
+        project
+            .units
+            .iter()
+            .map(|unit| unit.name.as_str())
+            .collect()
+    }
+
+    #[test]
+    fn names_come_from_files_and_folders() {
+        for (stem, name) in [
+            ("Hello_World", "hello-world"),
+            ("a.component", "a-component"),
+            ("_x_", "x"),
+        ] {
+            assert_eq!(derive_name(stem), name);
+        }
+    }
+
+    #[test]
+    fn a_folder_of_folders_is_all_their_functions() {
+        let (_folder, mut selection) = project(&[
+            ("hello_py/app.py", ""),
+            (
+                "many/whit.toml",
+                "[functions.one]\ncomponent = 'a.wasm'\n[functions.two]\nbuild = 'make'\ncomponent = 'b.wasm'",
+            ),
+            ("ready.wat", "(component)"),
+            ("deep/er/main.go", ""),
+            ("deep/er/go.mod", ""),
+            ("target/no.wasm", ""),
+            ("node_modules/no/package.json", "{}"),
+            (".hidden/app.py", ""),
+            ("README.md", ""),
+        ]);
+        let found = find(&selection).unwrap();
+        assert_eq!(names(&found), ["er", "hello-py", "one", "ready", "two"]);
+        assert_eq!(found.units[1].language(), Some(Language::Python));
+        assert!(matches!(found.units[4].origin, Origin::Command { .. }));
+        selection.only = vec!["two".parse().unwrap()];
+        assert_eq!(names(&find(&selection).unwrap()), ["two"]);
+        selection.only = vec!["three".parse().unwrap()];
+        assert!(find(&selection).unwrap_err().is::<UsageError>());
+    }
+
+    #[test]
+    fn mistakes_say_where_they_are() {
+        for (files, expected) in [
+            (vec![("README.md", "")], "nothing to deploy"),
+            (
+                vec![("a_b.wasm", ""), ("a-b.wat", "")],
+                "would be called a-b",
+            ),
+            (
+                vec![("whit.toml", "[functions.a]\nmemroy = '1MiB'")],
+                "did you mean",
+            ),
+            (
+                vec![("whit.toml", "[functions.a]\nbuild = 'make'")],
+                "needs `component`",
+            ),
+            (
+                vec![("whit.toml", "[functions.a]\nsource = 'gone'")],
+                "can not be read",
+            ),
+            (vec![("whit.toml", "[functions.a]")], "no known language"),
+        ] {
+            let (_folder, selection) = project(&files);
+            let error = format!("{:#}", find(&selection).unwrap_err());
+            assert!(error.contains(expected), "{error}");
+        }
+    }
+}

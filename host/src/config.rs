@@ -1,0 +1,367 @@
+//! Configuration: file, then environment, then flags, the later winning.
+//!
+//! This is the only reader of the environment. Everything is checked before a
+//! port is bound, and every problem is reported at once.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::engine::compile::CompileBounds;
+use crate::engine::pool::PoolBounds;
+use crate::model::quantity::{ByteSize, Millis};
+
+/// Every setting: its name in the file, its default, and what it is. The
+/// environment variable is the name in capitals with `WHIT_` before it.
+const SETTINGS: &[(&str, &str, &str)] = &[
+    ("listen", "127.0.0.1:8080", "address of the data plane"),
+    ("admin_listen", "127.0.0.1:8081", "address of the admin API"),
+    ("data_dir", "", "folder for everything that must survive"),
+    ("instances_max", "1000", "guests that run at the same time"),
+    (
+        "connections_max",
+        "10000",
+        "client connections at the same time",
+    ),
+    ("component_max", "100MiB", "largest upload"),
+    (
+        "memory_max",
+        "4GiB",
+        "most memory that a function's spec may ask for",
+    ),
+    (
+        "loaded_max",
+        "4000",
+        "components in memory; others are loaded when called",
+    ),
+    (
+        "compile_time_max",
+        "60s",
+        "CPU time and wall time of one compile",
+    ),
+    ("compile_memory_max", "2GiB", "address space of one compile"),
+    ("compiles_max", "2", "compiles at the same time"),
+    (
+        "drain_time_max",
+        "30s",
+        "time for requests in flight at shutdown",
+    ),
+    (
+        "receipts_max",
+        "512MiB",
+        "disk space for receipts; the oldest go first",
+    ),
+];
+
+/// What the flags said; wins over everything.
+#[derive(Debug, Default, Clone)]
+pub struct Flags {
+    /// A file to read.
+    pub config: Option<PathBuf>,
+    /// Settings by name.
+    pub settings: BTreeMap<&'static str, String>,
+}
+
+/// A checked configuration.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Address of the data plane.
+    pub listen: SocketAddr,
+    /// Address of the admin API.
+    pub admin_listen: SocketAddr,
+    /// Folder for everything that must survive.
+    pub data_dir: PathBuf,
+    /// Size of the pools.
+    pub pool: PoolBounds,
+    /// Client connections at the same time.
+    pub connections_max: usize,
+    /// Largest upload, in bytes.
+    pub component_bytes_max: u64,
+    /// Components in memory.
+    pub loaded_max: usize,
+    /// Bounds of the compile child.
+    pub compile: CompileBounds,
+    /// Time for requests in flight at shutdown.
+    pub drain_time_max: Duration,
+    /// Disk space for receipts, in bytes.
+    pub receipts_bytes_max: u64,
+    /// The resolved values and where each came from.
+    origins: Vec<(&'static str, String, String)>,
+}
+
+/// All that is wrong with a configuration.
+#[derive(Debug, thiserror::Error)]
+#[error("the configuration has {} problem(s):{}", .0.len(), bulleted(.0))]
+pub struct ConfigError(pub Vec<String>);
+
+fn bulleted(problems: &[String]) -> String {
+    problems.iter().fold(String::new(), |mut text, problem| {
+        let _ = write!(text, "\n  - {problem}");
+        text
+    })
+}
+
+/// Folder of a host's data unless told otherwise.
+#[must_use]
+pub fn default_data_dir() -> PathBuf {
+    user_data_dir().join("data")
+}
+
+/// Folder of the guest toolchains: `WHIT_TOOLCHAINS`, or beside the data.
+#[must_use]
+pub fn toolchains_dir() -> PathBuf {
+    match std::env::var_os("WHIT_TOOLCHAINS") {
+        Some(folder) => folder.into(),
+        None => user_data_dir().join("toolchains"),
+    }
+}
+
+/// What the log shows: `WHIT_LOG`, in the form of `info,whit=debug`.
+#[must_use]
+pub fn log_filter() -> String {
+    std::env::var("WHIT_LOG").unwrap_or_else(|_| "info".to_owned())
+}
+
+/// Whether the standard library captures a backtrace for each error.
+#[must_use]
+pub fn library_backtraces_are_on() -> bool {
+    let set = |name: &str| std::env::var(name).ok();
+    // As `std::backtrace` reads them.
+    match set("RUST_LIB_BACKTRACE").or_else(|| set("RUST_BACKTRACE")) {
+        Some(value) => value != "0",
+        None => false,
+    }
+}
+
+fn user_data_dir() -> PathBuf {
+    let home = || std::env::var_os("HOME").map(|home| Path::new(&home).join(".local/share"));
+    let base = std::env::var_os("XDG_DATA_HOME")
+        .map(PathBuf::from)
+        .or_else(home);
+    base.unwrap_or_else(|| PathBuf::from("/var/lib"))
+        .join("whit")
+}
+
+impl Config {
+    /// Reads file, environment and flags, and checks everything.
+    ///
+    /// # Errors
+    /// All problems at once.
+    pub fn load(flags: &Flags) -> Result<Self, ConfigError> {
+        let environment = |name: &str| std::env::var(format!("WHIT_{}", name.to_uppercase())).ok();
+        let file = match &flags.config {
+            None => String::new(),
+            Some(path) => std::fs::read_to_string(path).map_err(|error| {
+                ConfigError(vec![format!("{} can not be read: {error}", path.display())])
+            })?,
+        };
+        Self::resolve(&file, environment, flags)
+    }
+
+    fn resolve(
+        file: &str,
+        environment: impl Fn(&str) -> Option<String>,
+        flags: &Flags,
+    ) -> Result<Self, ConfigError> {
+        let mut reader = Reader::new(file, environment, flags)?;
+        let config = Self {
+            listen: reader.value("listen"),
+            admin_listen: reader.value("admin_listen"),
+            data_dir: reader.data_dir(),
+            pool: PoolBounds {
+                instances: reader.number("instances_max", 1..=10_000),
+                memory_bytes_max: reader.size("memory_max"),
+            },
+            connections_max: reader.number("connections_max", 1..=1_000_000) as usize,
+            component_bytes_max: reader.size("component_max"),
+            loaded_max: reader.number("loaded_max", 1..=10_000) as usize,
+            compile: CompileBounds {
+                memory_bytes_max: reader.size("compile_memory_max"),
+                time_max: reader.time("compile_time_max"),
+                children_max: reader.number("compiles_max", 1..=64) as usize,
+            },
+            drain_time_max: reader.time("drain_time_max"),
+            receipts_bytes_max: reader.size("receipts_max"),
+            origins: Vec::new(),
+        };
+        reader.finish(config)
+    }
+
+    /// The resolved values and where each came from, a line each.
+    #[must_use]
+    pub fn explain(&self) -> String {
+        self.origins
+            .iter()
+            .fold(String::new(), |mut text, (name, value, origin)| {
+                let _ = writeln!(text, "{name:<20} {value:<24} {origin}");
+                text
+            })
+    }
+}
+
+/// Collects values, their origins and all problems.
+struct Reader {
+    values: BTreeMap<&'static str, (String, String)>,
+    problems: Vec<String>,
+}
+
+impl Reader {
+    fn new(
+        file: &str,
+        environment: impl Fn(&str) -> Option<String>,
+        flags: &Flags,
+    ) -> Result<Self, ConfigError> {
+        let table: toml::Table = file.parse().map_err(|error| {
+            ConfigError(vec![format!("the configuration file is not TOML: {error}")])
+        })?;
+        let mut problems = Vec::new();
+        for key in table
+            .keys()
+            .filter(|key| !SETTINGS.iter().any(|(name, ..)| name == key))
+        {
+            let similarity = |name: &str| strsim::jaro_winkler(name, key);
+            let nearest = SETTINGS
+                .iter()
+                .map(|(name, ..)| *name)
+                .max_by(|left, right| similarity(left).total_cmp(&similarity(right)));
+            let nearest = nearest.unwrap_or_default();
+            problems.push(format!(
+                "unknown key {key:?}; the nearest known one is {nearest:?}"
+            ));
+        }
+        let mut values = BTreeMap::new();
+        for (name, default, _) in SETTINGS {
+            let from_flags = flags
+                .settings
+                .get(name)
+                .map(|value| (value.clone(), "flag".into()));
+            let from_environment = || {
+                let variable = format!("WHIT_{}", name.to_uppercase());
+                environment(name).map(|value| (value, format!("environment ({variable})")))
+            };
+            let from_file = || {
+                table.get(*name).map(|value| match value {
+                    toml::Value::String(text) => (text.clone(), "file".to_owned()),
+                    other => (other.to_string(), "file".to_owned()),
+                })
+            };
+            let value = from_flags.or_else(from_environment).or_else(from_file);
+            values.insert(
+                *name,
+                value.unwrap_or_else(|| ((*default).into(), "default".to_owned())),
+            );
+        }
+        Ok(Self { values, problems })
+    }
+
+    fn text(&self, name: &'static str) -> String {
+        self.values
+            .get(name)
+            .map(|(value, _)| value.clone())
+            .unwrap_or_default()
+    }
+
+    fn parsed<T>(&mut self, name: &'static str) -> Option<T>
+    where
+        T: std::str::FromStr<Err: std::fmt::Display>,
+    {
+        let text = self.text(name);
+        match text.parse() {
+            Ok(value) => Some(value),
+            Err(error) => {
+                let origin = self.values.get(name).map(|(_, origin)| origin.as_str());
+                let origin = origin.unwrap_or_default();
+                self.problems
+                    .push(format!("{name} = {text:?} ({origin}): {error}"));
+                None
+            }
+        }
+    }
+
+    fn value(&mut self, name: &'static str) -> SocketAddr {
+        self.parsed(name)
+            .unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 0)))
+    }
+
+    fn size(&mut self, name: &'static str) -> u64 {
+        self.parsed::<ByteSize>(name).map_or(0, |size| size.0)
+    }
+
+    fn time(&mut self, name: &'static str) -> Duration {
+        self.parsed::<Millis>(name)
+            .map_or(Duration::ZERO, Millis::duration)
+    }
+
+    fn number(&mut self, name: &'static str, range: std::ops::RangeInclusive<u32>) -> u32 {
+        let number = self.parsed(name).unwrap_or(*range.start());
+        if !range.contains(&number) {
+            let (low, high) = (range.start(), range.end());
+            self.problems
+                .push(format!("{name} = {number}: must be from {low} to {high}"));
+        }
+        number
+    }
+
+    fn data_dir(&mut self) -> PathBuf {
+        let folder = self.text("data_dir");
+        if !folder.is_empty() {
+            return folder.into();
+        }
+        let folder = default_data_dir();
+        let shown = folder.display().to_string();
+        self.values
+            .insert("data_dir", (shown, "default".to_owned()));
+        folder
+    }
+
+    fn finish(self, mut config: Config) -> Result<Config, ConfigError> {
+        if !self.problems.is_empty() {
+            return Err(ConfigError(self.problems));
+        }
+        config.origins = self
+            .values
+            .into_iter()
+            .map(|(name, (value, origin))| (name, value, origin))
+            .collect();
+        Ok(config)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn later_sources_win() {
+        let mut flags = Flags::default();
+        flags.settings.insert("listen", "127.0.0.1:1".into());
+        let environment = |name: &str| match name {
+            "listen" => Some("127.0.0.1:2".to_owned()),
+            "instances_max" => Some("7".to_owned()),
+            _ => None,
+        };
+        let file = "listen = '127.0.0.1:3'\ninstances_max = 8\ndrain_time_max = '5s'";
+        let config = Config::resolve(file, environment, &flags).unwrap();
+        assert_eq!(config.listen.port(), 1);
+        assert_eq!(config.pool.instances, 7);
+        assert_eq!(config.drain_time_max, Duration::from_secs(5));
+        assert!(
+            config
+                .explain()
+                .contains("environment (WHIT_INSTANCES_MAX)")
+        );
+    }
+
+    #[test]
+    fn all_problems_are_told_at_once() {
+        let file = "lisen = 'x'\ninstances_max = 0\ndrain_time_max = '5 parsecs'";
+        let error = Config::resolve(file, |_| None, &Flags::default())
+            .unwrap_err()
+            .to_string();
+        for part in ["3 problem(s)", "\"listen\"", "from 1 to 10000", "5 parsecs"] {
+            assert!(error.contains(part), "{part}: {error}");
+        }
+    }
+}

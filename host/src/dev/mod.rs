@@ -1,0 +1,2 @@
+pub mod languages;
+pub mod watch;

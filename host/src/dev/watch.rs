@@ -1,0 +1,214 @@
+//! Watches source folders: says when something changed, and what a folder holds.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use notify::event::{EventKind, ModifyKind};
+use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
+use tokio::sync::mpsc::{Receiver, Sender, channel};
+use tokio::time::{Instant, sleep_until, timeout_at};
+
+/// How long it must be quiet before a change counts as complete: editors write
+/// a file in several steps, version control many files one after another.
+const QUIET: Duration = Duration::from_millis(300);
+/// Longest wait for quiet.
+const QUIET_WAIT_MAX: Duration = Duration::from_secs(3);
+/// Events that may wait; more are not needed, they only say "look again".
+const EVENTS_MAX: usize = 1024;
+
+/// Whether a file or folder of this name has nothing to do with source: build
+/// results, dependencies, caches, everything hidden.
+#[must_use]
+pub fn is_ignored_name(name: &OsStr) -> bool {
+    let name = name.to_string_lossy();
+    name.starts_with('.')
+        || matches!(name.as_ref(), "target" | "node_modules" | "__pycache__" | "venv")
+        // What editors leave while they write.
+        || name.ends_with('~')
+        || name.ends_with(".swp")
+}
+
+/// Watches a folder and all below it that is not ignored.
+pub struct Watcher {
+    /// Each folder is watched by itself: a recursive watch would also cover
+    /// `target` and `node_modules`, which have thousands.
+    notify: RecommendedWatcher,
+    changes: Receiver<PathBuf>,
+    root: PathBuf,
+}
+
+impl Watcher {
+    /// Begins to watch `root`, a folder.
+    ///
+    /// # Errors
+    /// When the system can not watch (any more) folders.
+    pub fn new(root: &Path) -> notify::Result<Self> {
+        let (sender, changes) = channel(EVENTS_MAX);
+        let notify = notify::recommended_watcher(move |event| forward(event, &sender))?;
+        let mut watcher = Self {
+            notify,
+            changes,
+            root: root.to_owned(),
+        };
+        watcher.watch_tree(root)?;
+        Ok(watcher)
+    }
+
+    fn watch_tree(&mut self, folder: &Path) -> notify::Result<()> {
+        self.notify.watch(folder, RecursiveMode::NonRecursive)?;
+        let entries = fs::read_dir(folder).map_err(notify::Error::io)?;
+        for entry in entries.flatten() {
+            // Not through links, which may lead anywhere, back here included.
+            let is_folder = entry.file_type().is_ok_and(|kind| kind.is_dir());
+            if is_folder && !is_ignored_name(&entry.file_name()) {
+                // One that is gone meanwhile, or may not be read, is no source.
+                if let Err(error) = self.watch_tree(&entry.path())
+                    && matches!(error.kind, notify::ErrorKind::MaxFilesWatch)
+                {
+                    return Err(error);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits for a change, then until it is quiet again. Folders that are new
+    /// by then are watched too.
+    pub async fn changed(&mut self) {
+        loop {
+            // The sender lives in the watcher that we hold: never closed.
+            let Some(path) = self.changes.recv().await else {
+                return std::future::pending().await;
+            };
+            if self.is_relevant(&path) {
+                self.follow_new(&path);
+                return self.settle().await;
+            }
+        }
+    }
+
+    async fn settle(&mut self) {
+        let latest = Instant::now() + QUIET_WAIT_MAX;
+        let mut quiet_at = Instant::now() + QUIET;
+        while let Ok(Some(path)) = timeout_at(quiet_at.min(latest), self.changes.recv()).await {
+            if self.is_relevant(&path) {
+                self.follow_new(&path);
+                quiet_at = Instant::now() + QUIET;
+            }
+            if Instant::now() >= latest {
+                return;
+            }
+        }
+        sleep_until(quiet_at.min(latest)).await;
+    }
+
+    fn is_relevant(&self, path: &Path) -> bool {
+        let below = path.strip_prefix(&self.root).unwrap_or(path);
+        !below.iter().any(is_ignored_name)
+    }
+
+    fn follow_new(&mut self, path: &Path) {
+        if path.is_dir() && !path.is_symlink() {
+            // As above; a full table of watches shows at the next start.
+            let _ = self.watch_tree(path);
+        }
+    }
+}
+
+/// Runs on notify's thread.
+fn forward(event: notify::Result<notify::Event>, sender: &Sender<PathBuf>) {
+    let Ok(event) = event else { return };
+    // Reading a source file, as every build does, changes nothing.
+    let ignored = matches!(
+        event.kind,
+        EventKind::Access(_) | EventKind::Modify(ModifyKind::Metadata(_))
+    );
+    if !ignored {
+        for path in event.paths {
+            // Full: enough is waiting to be looked at already.
+            let _ = sender.try_send(path);
+        }
+    }
+}
+
+/// A hash of the names and contents of all source files at `path`, a file or
+/// folder. Two equal ones need no new build.
+///
+/// # Errors
+/// When something below `path` can not be read.
+pub fn fingerprint(path: &Path) -> io::Result<blake3::Hash> {
+    let mut hasher = blake3::Hasher::new();
+    add_to_fingerprint(path, &mut hasher)?;
+    Ok(hasher.finalize())
+}
+
+fn add_to_fingerprint(path: &Path, hasher: &mut blake3::Hasher) -> io::Result<()> {
+    let name = path.as_os_str().as_encoded_bytes();
+    hasher.update(&(name.len() as u64).to_le_bytes());
+    hasher.update(name);
+    let metadata = fs::metadata(path)?;
+    if metadata.is_file() {
+        hasher.update(&metadata.len().to_le_bytes());
+        hasher.update_reader(fs::File::open(path)?)?;
+    } else if metadata.is_dir() {
+        let mut entries = fs::read_dir(path)?.collect::<Result<Vec<_>, _>>()?;
+        entries.sort_by_key(fs::DirEntry::file_name);
+        for entry in entries {
+            let kind = entry.file_type()?;
+            if !kind.is_symlink() && !is_ignored_name(&entry.file_name()) {
+                add_to_fingerprint(&entry.path(), hasher)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_source_counts() {
+        let folder = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| {
+            let path = folder.path().join(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        };
+        write("src/a.rs", "1");
+        let first = fingerprint(folder.path()).unwrap();
+        write("target/x", "1");
+        write(".whit/data/x", "1");
+        write("src/__pycache__/x", "1");
+        write("src/.a.rs.swp", "1");
+        assert_eq!(fingerprint(folder.path()).unwrap(), first);
+        write("src/a.rs", "2");
+        assert_ne!(fingerprint(folder.path()).unwrap(), first);
+        write("src/a.rs", "1");
+        assert_eq!(fingerprint(folder.path()).unwrap(), first);
+        write("src/b.rs", "");
+        assert_ne!(fingerprint(folder.path()).unwrap(), first);
+    }
+
+    #[tokio::test]
+    async fn changes_are_seen_in_new_folders_and_not_in_ignored_ones() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().canonicalize().unwrap();
+        fs::create_dir(root.join("target")).unwrap();
+        let mut watcher = Watcher::new(&root).unwrap();
+        let soon = Duration::from_secs(20);
+
+        fs::create_dir(root.join("new")).unwrap();
+        tokio::time::timeout(soon, watcher.changed()).await.unwrap();
+        fs::write(root.join("new/a.py"), "1").unwrap();
+        tokio::time::timeout(soon, watcher.changed()).await.unwrap();
+
+        fs::write(root.join("target/x"), "1").unwrap();
+        fs::read(root.join("new/a.py")).unwrap();
+        let nothing = tokio::time::timeout(Duration::from_millis(500), watcher.changed()).await;
+        assert!(nothing.is_err());
+    }
+}

@@ -1,0 +1,225 @@
+//! Artifacts: native code on disk, and the one place that may turn it into
+//! running code.
+//!
+//! wasmtime does not check what it loads: of random single-bit changes to an
+//! artifact most load, and some abort the process or answer wrongly. So each
+//! artifact ends with a keyed hash over its code, its component's digest and
+//! the engine's fingerprint; the key never leaves the data folder. The hash is
+//! checked before the first use in a process, and again whenever the file is
+//! not the one that was checked.
+//!
+//! File format: the code as wasmtime wrote it (an ELF image, which tolerates
+//! what follows it), 32 bytes of hash, 8 bytes of [`MAGIC`].
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::MetadataExt;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use wasmtime::Engine;
+use wasmtime::component::Component;
+
+use crate::model::ids::Digest;
+use crate::storage::StorageError;
+use crate::storage::files::Files;
+
+/// Ends every artifact; the digit is the format's version.
+const MAGIC: &[u8; 8] = b"whitart1";
+const TRAILER_BYTES: u64 = 32 + 8;
+const READ_BUFFER_BYTES: usize = 256 << 10;
+
+/// Why an artifact can not be used. All of these lead to a new compile.
+#[derive(Debug, thiserror::Error)]
+pub enum ArtifactError {
+    /// There is none for this component and engine.
+    #[error("no artifact")]
+    Missing,
+    /// It is not what was written: cut, changed, or of another component.
+    #[error("the artifact failed its integrity check: {0}")]
+    Corrupt(&'static str),
+    /// wasmtime refused it.
+    #[error("the artifact does not load")]
+    Refused(#[source] wasmtime::Error),
+    /// It could not be read.
+    #[error("the artifact can not be read")]
+    Io(#[from] io::Error),
+}
+
+/// What tells whether a file is still the one that was checked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct FileIdentity {
+    device: u64,
+    inode: u64,
+    bytes: u64,
+    modified: (i64, i64),
+    changed: (i64, i64),
+}
+
+impl FileIdentity {
+    fn of(file: &File) -> io::Result<Self> {
+        let metadata = file.metadata()?;
+        Ok(Self {
+            device: metadata.dev(),
+            inode: metadata.ino(),
+            bytes: metadata.len(),
+            modified: (metadata.mtime(), metadata.mtime_nsec()),
+            changed: (metadata.ctime(), metadata.ctime_nsec()),
+        })
+    }
+}
+
+/// Writes, checks and loads artifacts.
+#[derive(Debug)]
+pub struct Artifacts {
+    files: Arc<Files>,
+    key: [u8; 32],
+    /// One entry for each artifact that was checked; dropped with its component.
+    checked: Mutex<HashMap<Digest, FileIdentity>>,
+}
+
+impl Artifacts {
+    /// Takes the key from the data folder, making it on first use.
+    ///
+    /// # Errors
+    /// When the key can not be read or made.
+    pub fn new(files: Arc<Files>) -> Result<Self, StorageError> {
+        let key = files.secret_key()?;
+        Ok(Self {
+            files,
+            key,
+            checked: Mutex::default(),
+        })
+    }
+
+    /// Makes `code`, as the compiler wrote it, the artifact of a component.
+    /// Durable when it returns.
+    ///
+    /// # Errors
+    /// When it can not be written; no partial artifact is left then.
+    pub fn write(
+        &self,
+        digest: Digest,
+        fingerprint: &str,
+        code: &mut File,
+    ) -> Result<(), StorageError> {
+        let target = self.files.artifact_path(digest, fingerprint);
+        self.files.write_durable(&target, |artifact| {
+            code.seek(SeekFrom::Start(0))?;
+            let mut hasher = self.hasher(digest, fingerprint);
+            let mut buffer = vec![0; READ_BUFFER_BYTES];
+            loop {
+                let count = code.read(&mut buffer)?;
+                let Some(chunk @ [_, ..]) = buffer.get(..count) else {
+                    break;
+                };
+                hasher.update(chunk);
+                artifact.write_all(chunk)?;
+            }
+            artifact.write_all(hasher.finalize().as_bytes())?;
+            artifact.write_all(MAGIC)
+        })
+    }
+
+    /// Checks and maps an artifact.
+    ///
+    /// # Errors
+    /// See [`ArtifactError`]. A corrupt one has been set aside by then.
+    pub fn load(
+        &self,
+        engine: &Engine,
+        digest: Digest,
+        fingerprint: &str,
+    ) -> Result<Component, ArtifactError> {
+        let path = self.files.artifact_path(digest, fingerprint);
+        let loaded = self.load_checked(engine, digest, fingerprint);
+        if let Err(ArtifactError::Corrupt(_) | ArtifactError::Refused(_)) = &loaded {
+            self.forget(digest);
+            self.files.quarantine(&path);
+        }
+        loaded
+    }
+
+    /// Drops what is remembered about a component's artifact.
+    pub fn forget(&self, digest: Digest) {
+        self.checked
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(&digest);
+    }
+
+    #[expect(
+        unsafe_code,
+        reason = "loading native code is what artifacts are for; see SAFETY"
+    )]
+    fn load_checked(
+        &self,
+        engine: &Engine,
+        digest: Digest,
+        fingerprint: &str,
+    ) -> Result<Component, ArtifactError> {
+        let path = self.files.artifact_path(digest, fingerprint);
+        let mut file = match File::open(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Err(ArtifactError::Missing);
+            }
+            opened => opened?,
+        };
+        let identity = FileIdentity::of(&file)?;
+        let known = {
+            let checked = self.checked.lock().unwrap_or_else(PoisonError::into_inner);
+            checked.get(&digest) == Some(&identity)
+        };
+        if !known {
+            self.check(&mut file, identity.bytes, digest, fingerprint)?;
+            let mut checked = self.checked.lock().unwrap_or_else(PoisonError::into_inner);
+            checked.insert(digest, identity);
+        }
+        // By descriptor, so that what is mapped is what was checked even if the
+        // name now leads elsewhere.
+        let descriptor = format!("/proc/self/fd/{}", file.as_raw_fd());
+        // SAFETY: the file is, unchanged, what this host's compiler wrote for an
+        // engine of this configuration: its keyed hash covers all of its code,
+        // and nobody without the key, which only this user can read, can make
+        // one. It is opened read-only here and only ever replaced by rename, so
+        // the mapping does not change while it is in use.
+        unsafe { Component::deserialize_file(engine, descriptor) }.map_err(ArtifactError::Refused)
+    }
+
+    fn check(
+        &self,
+        file: &mut File,
+        bytes: u64,
+        digest: Digest,
+        fingerprint: &str,
+    ) -> Result<(), ArtifactError> {
+        let Some(code_bytes) = bytes.checked_sub(TRAILER_BYTES) else {
+            return Err(ArtifactError::Corrupt("it is too short"));
+        };
+        let mut hasher = self.hasher(digest, fingerprint);
+        let hashed = io::copy(&mut Read::by_ref(file).take(code_bytes), &mut hasher)?;
+        let mut trailer = [0; TRAILER_BYTES as usize];
+        if hashed != code_bytes || file.read_exact(&mut trailer).is_err() {
+            return Err(ArtifactError::Corrupt("it was cut while it was read"));
+        }
+        let (hash, magic) = trailer.split_at(32);
+        if magic != MAGIC {
+            return Err(ArtifactError::Corrupt("its end is not an artifact's"));
+        }
+        // `blake3::Hash` compares in constant time.
+        match <[u8; 32]>::try_from(hash) {
+            Ok(hash) if hasher.finalize() == blake3::Hash::from_bytes(hash) => Ok(()),
+            _ => Err(ArtifactError::Corrupt("its hash does not match")),
+        }
+    }
+
+    /// A keyed hash that already covers whose artifact it is.
+    fn hasher(&self, digest: Digest, fingerprint: &str) -> blake3::Hasher {
+        let mut hasher = blake3::Hasher::new_keyed(&self.key);
+        hasher.update(&digest.0);
+        hasher.update(&(fingerprint.len() as u64).to_le_bytes());
+        hasher.update(fingerprint.as_bytes());
+        hasher
+    }
+}

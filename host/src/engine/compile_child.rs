@@ -1,0 +1,243 @@
+//! The compile child: reads a component from standard input, writes its
+//! artifact's code to standard output and a [`Report`] to standard error.
+//!
+//! It limits itself before it reads a byte: no network, no files but the three
+//! it was given, no other programs, bounded memory and CPU time, low priority.
+
+use std::collections::BTreeMap;
+use std::io::{self, Read, Write};
+use std::process::ExitCode;
+
+use rustix::process::{Resource, Rlimit};
+use wasmtime::Engine;
+use wasmtime::component::Component;
+
+use super::classify::{self, Form, NotAGuest};
+use super::compile::{Compiled, Report};
+use super::{Track, linker, pool};
+
+/// Largest artifact, in bytes.
+const ARTIFACT_BYTES_MAX: u64 = 1 << 30;
+/// Larger uploads are refused before they get here; this is the last resort.
+const COMPONENT_BYTES_MAX: u64 = 1 << 30;
+
+/// What `main` becomes when its first argument is
+/// [`super::compile::CHILD_COMMAND`]. The further arguments are the memory in
+/// bytes and the CPU time in seconds.
+#[must_use]
+pub fn main(arguments: &[String]) -> ExitCode {
+    let number = |index: usize| {
+        arguments
+            .get(index)
+            .and_then(|text| text.parse::<u64>().ok())
+    };
+    let (Some(memory_bytes), Some(cpu_seconds)) = (number(0), number(1)) else {
+        eprintln!("usage: for the host's own use");
+        return ExitCode::from(2);
+    };
+    if let Err(error) = confine(memory_bytes, cpu_seconds) {
+        eprintln!("the compile child can not be confined: {error}");
+        return ExitCode::FAILURE;
+    }
+    match run() {
+        Ok(report) => match serde_json::to_string(&report) {
+            Ok(line) => {
+                eprintln!("{line}");
+                ExitCode::SUCCESS
+            }
+            Err(error) => fail(&error),
+        },
+        Err(error) => fail(&error),
+    }
+}
+
+fn fail(error: &dyn std::fmt::Display) -> ExitCode {
+    eprintln!("{error:#}");
+    ExitCode::FAILURE
+}
+
+fn run() -> wasmtime::Result<Report> {
+    let mut upload = Vec::new();
+    io::stdin()
+        .lock()
+        .take(COMPONENT_BYTES_MAX)
+        .read_to_end(&mut upload)?;
+    Ok(match compile(upload) {
+        Ok((compiled, code)) => {
+            let mut output = io::stdout().lock();
+            output.write_all(&code)?;
+            output.flush()?;
+            Report::Compiled(compiled)
+        }
+        Err(Refused::NotAGuest(NotAGuest::Unsupported(found))) => Report::Unsupported { found },
+        Err(Refused::NotAGuest(NotAGuest::Invalid(why))) => Report::Invalid { why },
+        Err(Refused::NotAGuest(NotAGuest::NoHandler(exports))) => Report::NoHandler { exports },
+        Err(Refused::MissingImports(imports)) => Report::MissingImports { imports },
+        Err(Refused::Engine(error)) => return Err(error),
+    })
+}
+
+enum Refused {
+    NotAGuest(NotAGuest),
+    MissingImports(Vec<String>),
+    Engine(wasmtime::Error),
+}
+
+impl From<NotAGuest> for Refused {
+    fn from(reason: NotAGuest) -> Self {
+        Self::NotAGuest(reason)
+    }
+}
+
+fn invalid(error: &dyn std::fmt::Display) -> Refused {
+    Refused::NotAGuest(NotAGuest::Invalid(format!("{error:#}")))
+}
+
+fn compile(upload: Vec<u8>) -> Result<(Compiled, Vec<u8>), Refused> {
+    let component = match classify::form(&upload)? {
+        Form::Component => upload,
+        Form::CoreHttp => wrap(
+            &upload,
+            wasi_preview1_component_adapter_provider::WASI_SNAPSHOT_PREVIEW1_PROXY_ADAPTER,
+        )?,
+        Form::CoreCommand => wrap(
+            &upload,
+            wasi_preview1_component_adapter_provider::WASI_SNAPSHOT_PREVIEW1_COMMAND_ADAPTER,
+        )?,
+    };
+    let kind = classify::kind(&component)?;
+    let track = Track::of(kind);
+    let config = pool::compiler_config(track).map_err(Refused::Engine)?;
+    let engine = Engine::new(&config).map_err(Refused::Engine)?;
+    let compiled = Component::from_binary(&engine, &component).map_err(|error| invalid(&error))?;
+    let imports = check_imports(&engine, track, &compiled)?;
+    let code = compiled.serialize().map_err(Refused::Engine)?;
+    Ok((Compiled { kind, imports }, code))
+}
+
+fn wrap(module: &[u8], adapter: &[u8]) -> Result<Vec<u8>, Refused> {
+    let name = wasi_preview1_component_adapter_provider::WASI_SNAPSHOT_PREVIEW1_ADAPTER_NAME;
+    wit_component::ComponentEncoder::default()
+        .validate(true)
+        .module(module)
+        .and_then(|encoder| encoder.adapter(name, adapter))
+        .and_then(|mut encoder| encoder.encode())
+        .map_err(|error| wrap_refused(module, &format!("{error:#}")))
+}
+
+/// A core module can only import WASI preview 1; everything else it imports is
+/// named, because the encoder names only the first.
+fn wrap_refused(module: &[u8], why: &str) -> Refused {
+    let mut foreign = BTreeMap::new();
+    for payload in wasmparser::Parser::new(0).parse_all(module).flatten() {
+        if let wasmparser::Payload::ImportSection(section) = payload {
+            for import in section.into_imports().flatten() {
+                if !import.module.starts_with("wasi_") {
+                    foreign.insert(format!("{}.{}", import.module, import.name), ());
+                }
+            }
+        }
+    }
+    if foreign.is_empty() {
+        Refused::NotAGuest(NotAGuest::Invalid(why.to_owned()))
+    } else {
+        Refused::MissingImports(foreign.into_keys().collect())
+    }
+}
+
+fn check_imports(
+    engine: &Engine,
+    track: Track,
+    component: &Component,
+) -> Result<Vec<String>, Refused> {
+    let linker = linker::linker(engine, track).map_err(Refused::Engine)?;
+    let component_type = component.component_type();
+    let imports: Vec<String> = component_type
+        .imports(engine)
+        .map(|(name, _)| name.to_owned())
+        .collect();
+    match linker.instantiate_pre(component) {
+        Ok(_) => Ok(imports),
+        Err(error) => {
+            let missing: Vec<String> = imports
+                .into_iter()
+                .filter(|name| !linker::offers(track, name))
+                .collect();
+            if missing.is_empty() {
+                // The name is known, but not in this version or with this type.
+                return Err(Refused::MissingImports(vec![format!("{error:#}")]));
+            }
+            Err(Refused::MissingImports(missing))
+        }
+    }
+}
+
+/// Gives up every right that compiling does not need.
+fn confine(memory_bytes: u64, cpu_seconds: u64) -> Result<(), Box<dyn std::error::Error>> {
+    let limit = |value: u64| Rlimit {
+        current: Some(value),
+        maximum: Some(value),
+    };
+    let cpu = Rlimit {
+        current: Some(cpu_seconds),
+        maximum: Some(cpu_seconds + 1),
+    };
+    rustix::process::setrlimit(Resource::As, limit(memory_bytes))?;
+    rustix::process::setrlimit(Resource::Cpu, cpu)?;
+    rustix::process::setrlimit(Resource::Core, limit(0))?;
+    rustix::process::setrlimit(Resource::Fsize, limit(ARTIFACT_BYTES_MAX))?;
+    rustix::process::nice(10)?;
+    rustix::thread::set_no_new_privs(true)?;
+    forbid_files()?;
+    forbid_syscalls()?;
+    Ok(())
+}
+
+/// No file and no TCP port can be opened from here on, where the kernel has
+/// Landlock; older kernels are left with the system call filter.
+fn forbid_files() -> Result<(), landlock::RulesetError> {
+    use landlock::{ABI, Access, AccessFs, AccessNet, Ruleset, RulesetAttr};
+    Ruleset::default()
+        .handle_access(AccessFs::from_all(ABI::V5))?
+        .handle_access(AccessNet::from_all(ABI::V5))?
+        .create()?
+        .restrict_self()?;
+    Ok(())
+}
+
+/// No sockets, no programs, no reach into other processes.
+fn forbid_syscalls() -> Result<(), Box<dyn std::error::Error>> {
+    use rustix::io::Errno;
+    use seccompiler::{SeccompAction, SeccompFilter};
+    let forbidden = [
+        libc::SYS_socket,
+        libc::SYS_socketpair,
+        libc::SYS_connect,
+        libc::SYS_bind,
+        libc::SYS_execve,
+        libc::SYS_execveat,
+        libc::SYS_ptrace,
+        libc::SYS_process_vm_readv,
+        libc::SYS_process_vm_writev,
+        libc::SYS_pidfd_getfd,
+        libc::SYS_io_uring_setup,
+        libc::SYS_bpf,
+        libc::SYS_mount,
+        libc::SYS_unshare,
+        libc::SYS_setns,
+        libc::SYS_kill,
+    ];
+    let denied = u32::try_from(Errno::PERM.raw_os_error())?;
+    let filter = SeccompFilter::new(
+        forbidden
+            .into_iter()
+            .map(|number| (number, Vec::new()))
+            .collect(),
+        SeccompAction::Allow,
+        SeccompAction::Errno(denied),
+        std::env::consts::ARCH.try_into()?,
+    )?;
+    let program: seccompiler::BpfProgram = filter.try_into()?;
+    seccompiler::apply_filter(&program)?;
+    Ok(())
+}

@@ -1,0 +1,237 @@
+//! From a revision's digest to something that can be instantiated.
+//!
+//! Loading is lazy: a function costs memory only once it is called. It is
+//! single-flight: a thousand first requests load once. What is loaded is
+//! bounded, least recently used first out, because each loaded component holds
+//! a few of the process's memory mappings.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use arc_swap::{ArcSwapOption, Guard};
+use wasmtime::component::Linker;
+use wasmtime_wasi::p2::bindings::CommandPre as CommandPre02;
+use wasmtime_wasi::p3::bindings::CommandPre as CommandPre03;
+use wasmtime_wasi_http::p2::bindings::ProxyPre;
+use wasmtime_wasi_http::p3::bindings::ServicePre;
+
+use super::artifact::{ArtifactError, Artifacts};
+use super::compile::{CompileError, Compiler};
+use super::store::GuestState;
+use super::{Engines, Track, epoch, linker};
+use crate::model::function::GuestKind;
+use crate::model::ids::Digest;
+use crate::storage::files::Files;
+
+/// A guest that is ready to be instantiated.
+pub enum Guest {
+    /// Answers `wasi:http/incoming-handler@0.2`.
+    Http02(ProxyPre<GuestState>),
+    /// Answers `wasi:http/handler@0.3`.
+    Http03(ServicePre<GuestState>),
+    /// A command that speaks CGI.
+    Cgi02(CommandPre02<GuestState>),
+    /// A 0.3 command that speaks CGI.
+    Cgi03(CommandPre03<GuestState>),
+}
+
+/// Why a revision could not be loaded.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// The artifact was missing or bad, and compiling it again failed.
+    #[error("it could not be compiled again")]
+    Compile(#[from] CompileError),
+    /// The artifact is there and can not be used, and not for its contents.
+    #[error("its artifact could not be loaded")]
+    Artifact(#[from] ArtifactError),
+    /// It does not link, although it did when it was published.
+    #[error("it could not be linked")]
+    Link(#[source] wasmtime::Error),
+}
+
+/// The place of one component in the loader. Revisions with the same component
+/// share it.
+pub struct Slot {
+    digest: Digest,
+    kind: GuestKind,
+    guest: ArcSwapOption<Guest>,
+    loading: tokio::sync::Mutex<()>,
+    /// [`epoch::ticks`] of the last use.
+    used_ticks: AtomicU32,
+}
+
+impl Slot {
+    /// The loaded guest, if it is in memory. Costs no lock.
+    pub fn get(&self) -> Option<Guard<Option<Arc<Guest>>>> {
+        let guest = self.guest.load();
+        guest.as_ref()?;
+        let now = epoch::ticks();
+        // Written only when it changes: requests on all cores share this line.
+        if self.used_ticks.load(Ordering::Relaxed) != now {
+            self.used_ticks.store(now, Ordering::Relaxed);
+        }
+        Some(guest)
+    }
+}
+
+/// Loads guests and evicts them.
+pub struct Loader {
+    engines: Engines,
+    linkers: [Linker<GuestState>; 2],
+    artifacts: Arc<Artifacts>,
+    compiler: Arc<Compiler>,
+    files: Arc<Files>,
+    slots: Mutex<HashMap<Digest, Weak<Slot>>>,
+    loaded: Mutex<Vec<Arc<Slot>>>,
+    loaded_max: usize,
+}
+
+impl Loader {
+    /// A loader that keeps at most `loaded_max` components in memory.
+    ///
+    /// # Errors
+    /// Only if the host's own interfaces collide, which would be a bug.
+    pub fn new(
+        engines: Engines,
+        artifacts: Arc<Artifacts>,
+        compiler: Arc<Compiler>,
+        files: Arc<Files>,
+        loaded_max: usize,
+    ) -> wasmtime::Result<Self> {
+        let make = |track| linker::linker(engines.get(track), track);
+        Ok(Self {
+            linkers: [make(Track::Sequential)?, make(Track::Concurrent)?],
+            engines,
+            artifacts,
+            compiler,
+            files,
+            slots: Mutex::default(),
+            loaded: Mutex::default(),
+            loaded_max: loaded_max.max(1),
+        })
+    }
+
+    /// The slot of a component. Loads nothing.
+    #[must_use]
+    pub fn slot(&self, digest: Digest, kind: GuestKind) -> Arc<Slot> {
+        let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(slot) = slots.get(&digest).and_then(Weak::upgrade) {
+            return slot;
+        }
+        let slot = Arc::new(Slot {
+            digest,
+            kind,
+            guest: ArcSwapOption::empty(),
+            loading: tokio::sync::Mutex::default(),
+            used_ticks: AtomicU32::new(epoch::ticks()),
+        });
+        slots.insert(digest, Arc::downgrade(&slot));
+        slot
+    }
+
+    /// Brings a component into memory: the cold start.
+    ///
+    /// # Errors
+    /// See [`LoadError`]. A bad artifact alone is none: it is set aside, and
+    /// the component is compiled again.
+    pub async fn load(self: &Arc<Self>, slot: &Arc<Slot>) -> Result<Arc<Guest>, LoadError> {
+        let _loading = slot.loading.lock().await;
+        if let Some(guest) = slot.guest.load_full() {
+            return Ok(guest);
+        }
+        let guest = match self.load_blocking(slot).await {
+            Err(LoadError::Artifact(error)) if !matches!(error, ArtifactError::Io(_)) => {
+                if !matches!(error, ArtifactError::Missing) {
+                    let digest = slot.digest;
+                    tracing::warn!(%digest, %error, "artifact set aside; compiling it again");
+                }
+                let original = self.files.component_path(slot.digest);
+                self.compiler.compile(&original, slot.digest).await?;
+                self.load_blocking(slot).await?
+            }
+            loaded => loaded?,
+        };
+        slot.guest.store(Some(Arc::clone(&guest)));
+        self.keep_within_bound(slot);
+        Ok(guest)
+    }
+
+    /// Frees a component that no function has any more.
+    pub fn forget(&self, digest: Digest) {
+        self.artifacts.forget(digest);
+        self.slots
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(&digest);
+        let mut loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
+        loaded.retain(|slot| {
+            let keep = slot.digest != digest;
+            if !keep {
+                slot.guest.store(None);
+            }
+            keep
+        });
+    }
+
+    /// How many components are in memory.
+    #[must_use]
+    pub fn loaded(&self) -> usize {
+        self.loaded
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .len()
+    }
+
+    /// Reading and mapping may wait for the disk: not on a request's thread.
+    async fn load_blocking(self: &Arc<Self>, slot: &Arc<Slot>) -> Result<Arc<Guest>, LoadError> {
+        let (loader, slot) = (Arc::clone(self), Arc::clone(slot));
+        let task = tokio::task::spawn_blocking(move || loader.link(&slot));
+        match task.await {
+            Ok(loaded) => loaded,
+            Err(error) => Err(LoadError::Link(wasmtime::Error::new(error))),
+        }
+    }
+
+    fn link(&self, slot: &Slot) -> Result<Arc<Guest>, LoadError> {
+        let track = Track::of(slot.kind);
+        let fingerprint = self.engines.fingerprint(track);
+        let component = self
+            .artifacts
+            .load(self.engines.get(track), slot.digest, fingerprint)?;
+        let [sequential, concurrent] = &self.linkers;
+        let linker = match track {
+            Track::Sequential => sequential,
+            Track::Concurrent => concurrent,
+        };
+        let pre = linker
+            .instantiate_pre(&component)
+            .map_err(LoadError::Link)?;
+        let guest = match slot.kind {
+            GuestKind::Http02 => ProxyPre::new(pre).map(Guest::Http02),
+            GuestKind::Http03 => ServicePre::new(pre).map(Guest::Http03),
+            GuestKind::Cgi02 => CommandPre02::new(pre).map(Guest::Cgi02),
+            GuestKind::Cgi03 => CommandPre03::new(pre).map(Guest::Cgi03),
+        };
+        guest.map(Arc::new).map_err(LoadError::Link)
+    }
+
+    /// Evicts a sixteenth of what is loaded, least recently used first, when
+    /// the bound is met: one scan then serves many loads.
+    fn keep_within_bound(&self, newest: &Arc<Slot>) {
+        let mut loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
+        newest.used_ticks.store(epoch::ticks(), Ordering::Relaxed);
+        if loaded.len() >= self.loaded_max {
+            let now = epoch::ticks();
+            let idle = |slot: &Arc<Slot>| now.wrapping_sub(slot.used_ticks.load(Ordering::Relaxed));
+            loaded.sort_by_cached_key(idle);
+            let keep = loaded
+                .len()
+                .min(self.loaded_max - self.loaded_max.div_ceil(16));
+            for evicted in loaded.drain(keep..) {
+                evicted.guest.store(None);
+            }
+        }
+        loaded.push(Arc::clone(newest));
+    }
+}

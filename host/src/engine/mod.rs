@@ -1,0 +1,135 @@
+//! The only user of wasmtime's `Engine`, `Config`, `Store` and `Linker`,
+//! together with [`crate::capabilities`].
+//!
+//! There are two engines. Support for concurrent guest tasks costs every call
+//! about a fifth of its speed, and only 0.3 guests need it: 0.2 and CGI guests
+//! run on an engine without it. An artifact belongs to one of the two.
+
+pub mod artifact;
+pub mod classify;
+pub mod compile;
+pub mod compile_child;
+pub mod epoch;
+pub mod limits;
+pub mod linker;
+pub mod loader;
+pub mod pool;
+pub mod run;
+pub mod store;
+
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
+
+use wasmtime::{Engine, PoolingAllocatorMetrics};
+
+use crate::model::function::GuestKind;
+use pool::PoolBounds;
+
+/// Which of the two engines a guest runs on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Track {
+    /// 0.2 http guests and 0.2 commands: no concurrent tasks inside a guest.
+    Sequential,
+    /// 0.3 guests.
+    Concurrent,
+}
+
+impl Track {
+    /// The track of a kind of guest.
+    #[must_use]
+    pub fn of(kind: GuestKind) -> Self {
+        match kind {
+            GuestKind::Http02 | GuestKind::Cgi02 => Self::Sequential,
+            GuestKind::Http03 | GuestKind::Cgi03 => Self::Concurrent,
+        }
+    }
+}
+
+/// The process's two engines.
+#[derive(Clone)]
+pub struct Engines {
+    sequential: Engine,
+    concurrent: Engine,
+    fingerprints: Arc<[String; 2]>,
+}
+
+impl Engines {
+    /// Makes both engines with their pools and starts the epoch ticker.
+    ///
+    /// # Errors
+    /// When the machine refuses the address space that the pools reserve, or
+    /// the ticker's thread.
+    pub fn new(bounds: &PoolBounds) -> wasmtime::Result<Self> {
+        let sequential = Engine::new(&pool::host_config(Track::Sequential, bounds)?)?;
+        let concurrent = Engine::new(&pool::host_config(Track::Concurrent, bounds)?)?;
+        epoch::start_ticker(vec![sequential.weak(), concurrent.weak()])?;
+        let fingerprints = Arc::new([
+            fingerprint(Track::Sequential)?,
+            fingerprint(Track::Concurrent)?,
+        ]);
+        Ok(Self {
+            sequential,
+            concurrent,
+            fingerprints,
+        })
+    }
+
+    /// The engine of a track.
+    #[must_use]
+    pub fn get(&self, track: Track) -> &Engine {
+        match track {
+            Track::Sequential => &self.sequential,
+            Track::Concurrent => &self.concurrent,
+        }
+    }
+
+    /// What an artifact of this track must have been compiled with, as a file
+    /// name: engine version, build, flags and CPU features.
+    #[must_use]
+    pub fn fingerprint(&self, track: Track) -> &str {
+        let [sequential, concurrent] = &*self.fingerprints;
+        match track {
+            Track::Sequential => sequential,
+            Track::Concurrent => concurrent,
+        }
+    }
+
+    /// Slots of both pools in use.
+    #[must_use]
+    pub fn pool_metrics(&self) -> Vec<PoolingAllocatorMetrics> {
+        [&self.sequential, &self.concurrent]
+            .into_iter()
+            .filter_map(Engine::pooling_allocator_metrics)
+            .collect()
+    }
+}
+
+/// Feeds what wasmtime hashes about an engine into a strong hash: its own
+/// `Hash` is meant for hash maps.
+struct Fingerprint(blake3::Hasher);
+
+impl Hasher for Fingerprint {
+    fn write(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+    fn finish(&self) -> u64 {
+        0
+    }
+}
+
+fn fingerprint(track: Track) -> wasmtime::Result<String> {
+    // The engines that run guests have no compiler, and only an engine with one
+    // knows its compatibility hash.
+    let engine = Engine::new(&pool::compiler_config(track)?)?;
+    let mut hasher = Fingerprint(blake3::Hasher::new());
+    engine.precompile_compatibility_hash().hash(&mut hasher);
+    hasher.write(pool::ENGINE_VERSION.as_bytes());
+    Ok(hex::encode(
+        hasher
+            .0
+            .finalize()
+            .as_bytes()
+            .first_chunk::<16>()
+            .unwrap_or(&[0; 16]),
+    ))
+}

@@ -1,0 +1,123 @@
+//! How the engines are configured: every knob that guards or speeds a guest.
+//!
+//! The compile child and the host must agree on everything that ends up in
+//! machine code, so both start from [`compiler_config`]; the host adds what
+//! only matters at run time.
+
+use wasmtime::{
+    Config, Enabled, InstanceAllocationStrategy, ModuleVersionStrategy, PoolingAllocationConfig,
+    Strategy, WasmBacktraceDetails,
+};
+
+use super::Track;
+
+/// Stamped into artifacts and their names. wasmtime's own stamp has only its
+/// major version, so that an artifact of 48.0.1 would run in 48.0.8 and miss
+/// that release's code generation fixes.
+pub const ENGINE_VERSION: &str = concat!(
+    "wasmtime 48.0.8, whit ",
+    env!("CARGO_PKG_VERSION"),
+    ", artifact 1"
+);
+
+/// Wasm stack of one call, in bytes; overflow is a trap.
+const WASM_STACK_BYTES: usize = 512 << 10;
+/// Stack of one invocation, in bytes. What wasm does not use is for host
+/// functions, which would abort the process if they ran out.
+const FIBER_STACK_BYTES: usize = 2 << 20;
+/// Part of a memory that is kept mapped between invocations and cleared by
+/// writing instead of by unmapping, in bytes. What a typical guest touches fits.
+const MEMORY_KEEP_RESIDENT_BYTES: usize = 1 << 20;
+/// The same for tables, in bytes.
+const TABLE_KEEP_RESIDENT_BYTES: usize = 64 << 10;
+/// Entries of one table. Interpreters compiled to wasm need some ten thousand.
+const TABLE_ELEMENTS_MAX: usize = 100_000;
+/// Instances, memories and tables of one component. CPython, linked from
+/// shared libraries, is the largest seen.
+pub const CORE_INSTANCES_PER_COMPONENT_MAX: u32 = 200;
+/// See [`CORE_INSTANCES_PER_COMPONENT_MAX`].
+pub const MEMORIES_PER_COMPONENT_MAX: u32 = 8;
+/// See [`CORE_INSTANCES_PER_COMPONENT_MAX`].
+pub const TABLES_PER_COMPONENT_MAX: u32 = 32;
+
+/// The size of the pools.
+#[derive(Debug, Clone, Copy)]
+pub struct PoolBounds {
+    /// Most instances at the same time, on each engine.
+    pub instances: u32,
+    /// Largest memory that any function may ask for, in bytes.
+    pub memory_bytes_max: u64,
+}
+
+/// What determines the machine code: shared by host and compile child.
+///
+/// # Errors
+/// When wasmtime does not take the version stamp.
+pub fn compiler_config(track: Track) -> wasmtime::Result<Config> {
+    let concurrent = track == Track::Concurrent;
+    let mut config = Config::new();
+    config.module_version(ModuleVersionStrategy::Custom(ENGINE_VERSION.into()))?;
+    config
+        // Never Winch: strangers' code gets the compiler with the better record.
+        .strategy(Strategy::Cranelift)
+        .epoch_interruption(true)
+        .consume_fuel(false)
+        .max_wasm_stack(WASM_STACK_BYTES)
+        // One job is one core: the other cores belong to requests.
+        .parallel_compilation(false)
+        // Guests' debug information is never parsed by the host; a trap's
+        // function names come from the name section.
+        .debug_info(false)
+        .wasm_backtrace_details(WasmBacktraceDetails::Disable)
+        // With many modules, registering unwind information is quadratic.
+        .native_unwind_info(false)
+        .wasm_component_model(true)
+        .wasm_component_model_async(concurrent)
+        .concurrency_support(concurrent)
+        .wasm_memory64(false);
+    Ok(config)
+}
+
+/// The configuration of an engine that runs guests: no compiler in it, and
+/// instances from a pool.
+///
+/// # Errors
+/// When a bound does not fit the machine's word.
+pub fn host_config(track: Track, bounds: &PoolBounds) -> wasmtime::Result<Config> {
+    let mut config = compiler_config(track)?;
+    config
+        .enable_compiler(false)
+        .async_stack_size(FIBER_STACK_BYTES)
+        .allocation_strategy(InstanceAllocationStrategy::Pooling(pool(bounds)?));
+    Ok(config)
+}
+
+fn pool(bounds: &PoolBounds) -> wasmtime::Result<PoolingAllocationConfig> {
+    let mut pool = PoolingAllocationConfig::new();
+    let instances = bounds.instances;
+    pool.total_component_instances(instances)
+        .total_stacks(instances)
+        .total_core_instances(instances.saturating_mul(20))
+        .total_memories(instances.saturating_mul(2))
+        .total_tables(instances.saturating_mul(6))
+        .max_core_instances_per_component(CORE_INSTANCES_PER_COMPONENT_MAX)
+        .max_memories_per_component(MEMORIES_PER_COMPONENT_MAX)
+        .max_tables_per_component(TABLES_PER_COMPONENT_MAX)
+        .max_tables_per_module(4)
+        .max_memories_per_module(MEMORIES_PER_COMPONENT_MAX)
+        .max_component_instance_size(4 << 20)
+        .max_core_instance_size(4 << 20)
+        .table_elements(TABLE_ELEMENTS_MAX)
+        .max_memory_size(usize::try_from(bounds.memory_bytes_max)?)
+        .table_keep_resident(TABLE_KEEP_RESIDENT_BYTES);
+    if PoolingAllocationConfig::is_pagemap_scan_available() {
+        // The kernel tells which pages a guest wrote: only those are cleared,
+        // and none is unmapped, which would interrupt every other core.
+        pool.pagemap_scan(Enabled::Yes)
+            .linear_memory_keep_resident(MEMORY_KEEP_RESIDENT_BYTES);
+    } else {
+        // Without that, what is kept must be cleared whole each time.
+        pool.linear_memory_keep_resident(64 << 10);
+    }
+    Ok(pool)
+}

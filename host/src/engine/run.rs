@@ -1,0 +1,290 @@
+//! Steps 4 and 5 as wasmtime sees them: a new store, an instance in it, and the
+//! call, for each kind of guest.
+
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use bytes::Bytes;
+use http_body::Body;
+use tokio::sync::{mpsc, oneshot};
+use wasmtime::component::Accessor;
+use wasmtime::{PoolConcurrencyLimitError, Store};
+use wasmtime_wasi::I32Exit;
+use wasmtime_wasi::p2::bindings::CommandPre as CommandPre02;
+use wasmtime_wasi::p3::bindings::CommandPre as CommandPre03;
+use wasmtime_wasi_http::WasiHttpView;
+use wasmtime_wasi_http::p2::bindings::ProxyPre;
+use wasmtime_wasi_http::p2::bindings::http::types::Scheme;
+use wasmtime_wasi_http::p3::Request as Request03;
+use wasmtime_wasi_http::p3::bindings::ServicePre;
+
+use super::limits::{CpuClock, Meter};
+use super::loader::Guest;
+use super::store::{CpuLimitReached, GuestState, new_store};
+use super::{Engines, Track};
+use crate::capabilities::body::{BodyError, GuestBody};
+use crate::capabilities::http::{Egress, HttpHooks};
+use crate::capabilities::log::GuestLog;
+use crate::capabilities::wasi;
+use crate::model::limits::Limits;
+
+/// Why a guest's run ended without success.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// It used up its wall time.
+    #[error("the wall time limit is used up")]
+    Timeout,
+    /// It used up its CPU time.
+    #[error("the CPU time limit is used up")]
+    CpuLimit,
+    /// It failed after it was refused memory.
+    #[error("out of memory: {0}")]
+    Memory(String),
+    /// It trapped. The text has the guest's backtrace.
+    #[error("{0}")]
+    Trap(String),
+    /// It exited with this status.
+    #[error("the guest exited with status {0}")]
+    Exit(i32),
+    /// The pool has no free slot, although a permit was held.
+    #[error("no instance is free")]
+    PoolFull,
+    /// Something of ours failed.
+    #[error("{0}")]
+    Host(String),
+}
+
+/// What an http guest answered.
+pub enum Reply {
+    /// A response; its body follows as the guest goes on.
+    Response(http::Response<GuestBody>),
+    /// An error code of `wasi:http` instead of a response.
+    Refused(String),
+}
+
+/// How the guest is talked to.
+pub enum Protocol<B> {
+    /// `wasi:http`.
+    Http {
+        /// The request as the guest sees it.
+        request: http::Request<B>,
+        /// Where the head of the answer goes.
+        reply: oneshot::Sender<Reply>,
+    },
+    /// CGI over standard streams.
+    Cgi {
+        /// The request's variables.
+        variables: Vec<(String, String)>,
+        /// The request's body.
+        stdin: B,
+        /// Where the response's bytes go.
+        stdout: mpsc::Sender<Bytes>,
+    },
+}
+
+/// One call of a guest.
+pub struct Call<B> {
+    /// How it is talked to, and with what.
+    pub protocol: Protocol<B>,
+    /// The function's own environment.
+    pub environment: Arc<[(String, String)]>,
+    /// What it may use.
+    pub limits: Limits,
+    /// What it uses.
+    pub meter: Arc<Meter>,
+    /// Its CPU clock, which the caller runs around each poll.
+    pub cpu: Arc<CpuClock>,
+    /// Where its output goes.
+    pub log: Arc<GuestLog>,
+    /// Where its outgoing requests may go.
+    pub egress: Arc<Egress>,
+}
+
+/// Runs a guest to its end. Dropping the future ends the guest at once and
+/// frees all that it held.
+///
+/// # Errors
+/// See [`Failure`]. Timeouts are the caller's: a guest that waits in a host
+/// call is only ended by dropping the future.
+pub async fn run<B>(engines: Engines, guest: Arc<Guest>, call: Call<B>) -> Result<(), Failure>
+where
+    B: Body<Data = Bytes, Error = BodyError> + Send + 'static,
+{
+    let Call {
+        protocol,
+        environment,
+        limits,
+        meter,
+        cpu,
+        log,
+        egress,
+    } = call;
+    let store = |track, wasi| {
+        let hooks = HttpHooks::new(egress, limits.timeout_ms);
+        let meter = Arc::clone(&meter);
+        new_store(
+            engines.get(track),
+            wasi,
+            hooks,
+            limits.memory_bytes_max,
+            meter,
+            cpu,
+        )
+    };
+    let ended = match (&*guest, protocol) {
+        (Guest::Http02(pre), Protocol::Http { request, reply }) => {
+            let wasi = wasi::http_context(&environment, &log);
+            run_http_02(store(Track::Sequential, wasi), pre, request, reply, &meter).await
+        }
+        (Guest::Http03(pre), Protocol::Http { request, reply }) => {
+            let wasi = wasi::http_context(&environment, &log);
+            run_http_03(store(Track::Concurrent, wasi), pre, request, reply, &meter).await
+        }
+        (
+            Guest::Cgi02(pre),
+            Protocol::Cgi {
+                variables,
+                stdin,
+                stdout,
+            },
+        ) => {
+            let wasi = wasi::cgi_context(&environment, &variables, stdin, stdout, &log);
+            run_cgi_02(store(Track::Sequential, wasi), pre, &meter).await
+        }
+        (
+            Guest::Cgi03(pre),
+            Protocol::Cgi {
+                variables,
+                stdin,
+                stdout,
+            },
+        ) => {
+            let wasi = wasi::cgi_context(&environment, &variables, stdin, stdout, &log);
+            run_cgi_03(store(Track::Concurrent, wasi), pre, &meter).await
+        }
+        _ => {
+            return Err(Failure::Host(
+                "the guest is not what its record says it is".into(),
+            ));
+        }
+    };
+    ended.map_err(|error| failure(&error, &meter))
+}
+
+async fn run_http_02<B>(
+    mut store: Store<GuestState>,
+    pre: &ProxyPre<GuestState>,
+    request: http::Request<B>,
+    reply: oneshot::Sender<Reply>,
+    meter: &Meter,
+) -> wasmtime::Result<()>
+where
+    B: Body<Data = Bytes, Error = BodyError> + Send + 'static,
+{
+    let mut http = store.data_mut().http();
+    let request = http.new_incoming_request(Scheme::Http, request)?;
+    let answer = http.new_response_outparam_from_callback(move |answer| {
+        // The receiver is gone if the client is.
+        let _ = reply.send(match answer {
+            Ok(response) => Reply::Response(response.map(GuestBody::new)),
+            Err(code) => Reply::Refused(format!("{code:?}")),
+        });
+    })?;
+    let proxy = timed(meter, pre.instantiate_async(&mut store)).await?;
+    proxy
+        .wasi_http_incoming_handler()
+        .call_handle(&mut store, request, answer)
+        .await
+}
+
+async fn run_http_03<B>(
+    mut store: Store<GuestState>,
+    pre: &ServicePre<GuestState>,
+    request: http::Request<B>,
+    reply: oneshot::Sender<Reply>,
+    meter: &Meter,
+) -> wasmtime::Result<()>
+where
+    B: Body<Data = Bytes, Error = BodyError> + Send + 'static,
+{
+    let (request, sent) = Request03::from_http(store.data_mut().http().hooks, request);
+    let service = timed(meter, pre.instantiate_async(&mut store)).await?;
+    let call = async |accessor: &Accessor<GuestState>| -> wasmtime::Result<()> {
+        let response = match service.handle(accessor, request).await? {
+            Ok(response) => response,
+            Err(code) => {
+                let _ = reply.send(Reply::Refused(format!("{code:?}")));
+                return Ok(());
+            }
+        };
+        let response = accessor.with(|store| response.into_http(store, sent))?;
+        // Ready once the body was read to its end, or dropped.
+        let (consumed, body_consumed) = oneshot::channel();
+        let _ = reply.send(Reply::Response(
+            response.map(|body| GuestBody::with_signal(body, consumed)),
+        ));
+        // The body flows through this store: it must live until both the body
+        // has been taken and the guest's own tasks are done.
+        let _ = body_consumed.await;
+        poll_fn(|context| accessor.poll_no_interesting_tasks(context)).await;
+        Ok(())
+    };
+    store.run_concurrent(call).await?
+}
+
+async fn run_cgi_02(
+    mut store: Store<GuestState>,
+    pre: &CommandPre02<GuestState>,
+    meter: &Meter,
+) -> wasmtime::Result<()> {
+    let command = timed(meter, pre.instantiate_async(&mut store)).await?;
+    exit(command.wasi_cli_run().call_run(&mut store).await?)
+}
+
+async fn run_cgi_03(
+    mut store: Store<GuestState>,
+    pre: &CommandPre03<GuestState>,
+    meter: &Meter,
+) -> wasmtime::Result<()> {
+    let command = timed(meter, pre.instantiate_async(&mut store)).await?;
+    let run = async |accessor: &Accessor<GuestState>| {
+        let ended = command.wasi_cli_run().call_run(accessor).await;
+        poll_fn(|context| accessor.poll_no_interesting_tasks(context)).await;
+        ended
+    };
+    exit(store.run_concurrent(run).await??)
+}
+
+/// `wasi:cli/run` says only whether it succeeded.
+fn exit(ended: Result<(), ()>) -> wasmtime::Result<()> {
+    ended.map_err(|()| I32Exit(1).into())
+}
+
+async fn timed<T>(meter: &Meter, instantiate: impl Future<Output = T>) -> T {
+    let started = Instant::now();
+    let instance = instantiate.await;
+    let elapsed_ns = u64::try_from(started.elapsed().as_nanos()).unwrap_or(u64::MAX);
+    meter.init_ns.store(elapsed_ns.max(1), Ordering::Relaxed);
+    instance
+}
+
+/// Sorts out what wasmtime reports as one error.
+fn failure(error: &wasmtime::Error, meter: &Meter) -> Failure {
+    if error.downcast_ref::<CpuLimitReached>().is_some() {
+        return Failure::CpuLimit;
+    }
+    if error.downcast_ref::<PoolConcurrencyLimitError>().is_some() {
+        return Failure::PoolFull;
+    }
+    if let Some(I32Exit(status)) = error.downcast_ref() {
+        return Failure::Exit(*status);
+    }
+    // The debug form has the causes and the guest's backtrace.
+    let text = format!("{error:?}");
+    if meter.memory_refused.load(Ordering::Relaxed) {
+        return Failure::Memory(text);
+    }
+    Failure::Trap(text)
+}

@@ -1,0 +1,103 @@
+//! The store of one invocation: everything a guest can reach, with every limit
+//! armed before its first instruction.
+
+use std::sync::Arc;
+
+use wasmtime::{Engine, Store, UpdateDeadline};
+use wasmtime_wasi::{ResourceTable, WasiCtx, WasiCtxView, WasiView};
+use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
+
+use super::limits::{CpuClock, Meter, StoreLimiter};
+use crate::capabilities::http::HttpHooks;
+
+/// Host memory that one host call may make for a guest, in bytes.
+const HOSTCALL_BYTES_MAX: usize = 16 << 20;
+/// Component-model handles of one store.
+const HANDLES_MAX: usize = 4096;
+/// Host resources of one store: streams, fields, pollables.
+const RESOURCES_MAX: usize = 1024;
+/// Size of one set of header fields, in bytes. With [`RESOURCES_MAX`] sets the
+/// worst case is 32 MiB of host memory.
+const FIELDS_BYTES_MAX: usize = 32 << 10;
+
+/// The guest used up its CPU time.
+#[derive(Debug, thiserror::Error)]
+#[error("the CPU limit is used up")]
+pub struct CpuLimitReached;
+
+/// What the store of one invocation holds.
+pub struct GuestState {
+    wasi: WasiCtx,
+    http: WasiHttpCtx,
+    table: ResourceTable,
+    hooks: HttpHooks,
+    limiter: StoreLimiter,
+    cpu: Arc<CpuClock>,
+}
+
+impl WasiView for GuestState {
+    fn ctx(&mut self) -> WasiCtxView<'_> {
+        WasiCtxView {
+            ctx: &mut self.wasi,
+            table: &mut self.table,
+        }
+    }
+}
+
+impl WasiHttpView for GuestState {
+    fn http(&mut self) -> WasiHttpCtxView<'_> {
+        WasiHttpCtxView {
+            ctx: &mut self.http,
+            table: &mut self.table,
+            hooks: &mut self.hooks,
+        }
+    }
+}
+
+/// Makes a store whose limits are armed.
+#[must_use]
+pub fn new_store(
+    engine: &Engine,
+    wasi: WasiCtx,
+    hooks: HttpHooks,
+    memory_bytes_max: u64,
+    meter: Arc<Meter>,
+    cpu: Arc<CpuClock>,
+) -> Store<GuestState> {
+    let mut http = WasiHttpCtx::new();
+    http.set_field_size_limit(FIELDS_BYTES_MAX);
+    let mut table = ResourceTable::new();
+    table.set_max_capacity(RESOURCES_MAX);
+    let limiter = StoreLimiter::new(meter, memory_bytes_max);
+    let mut store = Store::new(
+        engine,
+        GuestState {
+            wasi,
+            http,
+            table,
+            hooks,
+            limiter,
+            cpu,
+        },
+    );
+    store.limiter(|state| &mut state.limiter);
+    store.set_hostcall_fuel(HOSTCALL_BYTES_MAX);
+    store.set_max_component_handles(HANDLES_MAX);
+    if let Some(tasks) = store.concurrent_resource_table() {
+        tasks.set_max_capacity(RESOURCES_MAX);
+    }
+    // Without a deadline of its own a guest would trap at its first instruction.
+    store.set_epoch_deadline(1);
+    store.epoch_deadline_callback(|context| {
+        if context.data().cpu.is_over() {
+            return Err(CpuLimitReached.into());
+        }
+        // tokio's own yield: the runtime-neutral one can be polled again at
+        // once and starve the rest of the thread's tasks.
+        Ok(UpdateDeadline::YieldCustom(
+            1,
+            Box::pin(tokio::task::yield_now()),
+        ))
+    });
+    store
+}

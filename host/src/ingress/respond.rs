@@ -1,0 +1,89 @@
+//! Step 6, its head: what the client is told about an answer or a problem.
+
+use bytes::Bytes;
+use hyper::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use hyper::{Response, StatusCode};
+
+use crate::http_error;
+use crate::invoke::Answer;
+use crate::invoke::record::Record;
+use crate::invoke::response::ResponseBody;
+use crate::model::ids::InvocationId;
+use crate::model::invocation::Outcome;
+
+const X_REQUEST_ID: &str = "x-request-id";
+const SERVER_TIMING: &str = "server-timing";
+
+/// Turns what came of an invocation into a response.
+#[must_use]
+pub fn answer(answer: Answer, bodyless: bool, server_timing: bool) -> Response<ResponseBody> {
+    let (status, mut headers, mut guest) = match answer {
+        Ok(answer) => answer,
+        Err((record, (outcome, error))) => return problem(record, outcome, error),
+    };
+    if let Some(record) = guest.record() {
+        record.answered(status.as_u16());
+        headers.insert(X_REQUEST_ID, id_value(record.id));
+        if server_timing && let Ok(timing) = HeaderValue::from_str(&record.server_timing()) {
+            headers.append(SERVER_TIMING, timing);
+        }
+    }
+    let bodyless = bodyless || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+    let body = if bodyless {
+        guest.discard_body();
+        ResponseBody::Text(None)
+    } else {
+        ResponseBody::Guest(guest)
+    };
+    let mut response = Response::new(body);
+    *response.status_mut() = status;
+    *response.headers_mut() = headers;
+    response
+}
+
+/// Ends a record with an outcome and tells the client as a problem document
+/// (RFC 9457). `error` is for the function's owner, except for bad requests,
+/// where it is the client's own doing.
+#[must_use]
+pub fn problem(
+    mut record: Record,
+    outcome: Outcome,
+    error: Option<String>,
+) -> Response<ResponseBody> {
+    let (status, title) = http_error::outcome(outcome);
+    let detail = if outcome == Outcome::BadRequest {
+        error.as_deref()
+    } else {
+        None
+    };
+    let body = serde_json::json!({
+        "type": "about:blank",
+        "title": title,
+        "status": status.as_u16(),
+        "code": outcome.as_str(),
+        "detail": detail.unwrap_or(title),
+        "request_id": record.id,
+    })
+    .to_string();
+    record.answered(status.as_u16());
+    record.sent(body.len() as u64);
+    let id = record.id;
+    record.ended(outcome, error);
+    let mut response = Response::new(ResponseBody::Text(Some(Bytes::from(body))));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(
+        CONTENT_TYPE,
+        HeaderValue::from_static("application/problem+json"),
+    );
+    headers.insert(X_REQUEST_ID, id_value(id));
+    if matches!(outcome, Outcome::Overloaded | Outcome::TenantLimited) {
+        headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
+    }
+    response
+}
+
+fn id_value(id: InvocationId) -> HeaderValue {
+    // Hexadecimal digits are always a header value.
+    HeaderValue::from_bytes(&id.to_ascii()).unwrap_or(HeaderValue::from_static(""))
+}

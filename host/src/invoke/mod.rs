@@ -1,0 +1,413 @@
+//! Steps 3 to 7 of a request, for every trigger: admit, acquire, call, respond,
+//! record. [`Invoker::invoke`] is the whole path.
+
+pub mod admission;
+pub mod cgi;
+pub mod drive;
+pub mod record;
+pub mod response;
+pub mod target;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::Poll;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, Method, Request, Response, StatusCode};
+use http_body::Body;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
+
+use crate::capabilities::log::{GuestLog, LogSource};
+use crate::engine::Engines;
+use crate::engine::limits::CpuClock;
+use crate::engine::loader::{Guest, Loader};
+use crate::engine::run::{self, Call, Failure, Protocol, Reply};
+use crate::model::function::GuestKind;
+use crate::model::invocation::Outcome;
+use crate::telemetry::Telemetry;
+use admission::{Gate, Permit, Refused};
+use cgi::{CgiBody, HeadReader};
+use drive::Driver;
+use record::Record;
+use response::{GuestResponse, RequestBody, Source};
+use target::Target;
+
+/// Chunks of a CGI response on their way, besides the one being written.
+const CGI_CHUNKS: usize = 2;
+
+/// Why there is no response of the guest's: for the client the outcome, for the
+/// function's owner the text.
+pub type Problem = (Outcome, Option<String>);
+
+/// What a trigger hands over: a request whose path is what the guest sees.
+pub struct Incoming<B> {
+    /// The request; its host is in `authority`.
+    pub request: Request<B>,
+    /// The host that the client asked for.
+    pub authority: Box<str>,
+    /// The part of the path that led to the function.
+    pub prefix: Box<str>,
+    /// Who sent it.
+    pub peer: SocketAddr,
+}
+
+/// Runs invocations.
+pub struct Invoker {
+    engines: Engines,
+    loader: Arc<Loader>,
+    telemetry: Arc<Telemetry>,
+    host_gate: Gate,
+}
+
+/// How an invocation answered: the guest's head and body, or a problem and the
+/// record to finish it with.
+pub type Answer = Result<(StatusCode, HeaderMap, Box<GuestResponse>), (Record, Problem)>;
+
+impl Invoker {
+    /// An invoker for at most `instances_max` guests at once.
+    #[must_use]
+    pub fn new(
+        engines: Engines,
+        loader: Arc<Loader>,
+        telemetry: Arc<Telemetry>,
+        instances_max: u32,
+    ) -> Self {
+        Self {
+            engines,
+            loader,
+            telemetry,
+            host_gate: Gate::new(instances_max),
+        }
+    }
+
+    /// Guests that are running now.
+    #[must_use]
+    pub fn running(&self) -> usize {
+        self.host_gate.in_use()
+    }
+
+    /// Invokes a target. Everything the invocation holds lives in the returned
+    /// response: dropping it ends the guest and writes the receipt.
+    pub async fn invoke<B>(
+        &self,
+        target: &Target,
+        incoming: Incoming<B>,
+        mut record: Record,
+    ) -> Answer
+    where
+        B: Body<Data = Bytes> + Send + Unpin + 'static,
+    {
+        record.routed(&target.function, target.revision);
+        match self.respond(target, incoming, &mut record).await {
+            Ok((head, source, driver)) => {
+                let declared = match head.status {
+                    StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED => None,
+                    _ => cgi::declared_length(&head.headers),
+                };
+                let bytes_max = target.limits.response_body_bytes_max;
+                let mut response = Box::new(GuestResponse::new(
+                    source, driver, record, bytes_max, declared,
+                ));
+                let prefetched =
+                    std::future::poll_fn(|context| Poll::Ready(response.prefetch(context))).await;
+                match (prefetched, head.bodyless) {
+                    (Err(problem), false) => match response.take_record() {
+                        Some(record) => Err((record, problem)),
+                        // Not reached: the record leaves with the response's end.
+                        None => Ok((head.status, head.headers, response)),
+                    },
+                    _ => Ok((head.status, head.headers, response)),
+                }
+            }
+            Err(problem) => Err((record, problem)),
+        }
+    }
+
+    /// Admits, acquires and calls, up to the head of the guest's answer.
+    async fn respond<B>(
+        &self,
+        target: &Target,
+        incoming: Incoming<B>,
+        record: &mut Record,
+    ) -> Result<(Head, Source, Driver), Problem>
+    where
+        B: Body<Data = Bytes> + Send + Unpin + 'static,
+    {
+        let limits = target.limits;
+        let body_bytes = incoming.request.body().size_hint().exact();
+        if body_bytes.is_some_and(|bytes| bytes > limits.request_body_bytes_max) {
+            return Err((Outcome::BodyTooLarge, None));
+        }
+        let permit = self.admit(target, record).await?;
+        let guest = self.acquire(target, record).await?;
+        let meter = Arc::clone(&record.meter);
+        let cpu = Arc::new(CpuClock::new(Arc::clone(&meter), limits.cpu_ms));
+        let source = LogSource {
+            function: target.function.clone(),
+            revision: target.revision,
+            invocation: record.id,
+        };
+        let telemetry = Arc::clone(&self.telemetry);
+        let log = Arc::new(GuestLog::new(
+            source,
+            telemetry,
+            Arc::clone(&meter),
+            limits.log_bytes_max,
+        ));
+        record.called(Arc::clone(&log));
+        let (protocol, answer) = protocol(target.kind, incoming, record, &limits, body_bytes);
+        let call = Call {
+            protocol,
+            environment: Arc::clone(&target.environment),
+            limits,
+            meter,
+            cpu: Arc::clone(&cpu),
+            log,
+            egress: Arc::clone(&target.egress),
+        };
+        let deadline = Instant::now() + Duration::from_millis(limits.timeout_ms);
+        let guest = run::run(self.engines.clone(), guest, call);
+        let mut driver = Driver::new(guest, permit, cpu, deadline);
+        let (head, source) = answer.wait(&mut driver, record).await?;
+        Ok((head, source, driver))
+    }
+
+    async fn admit(&self, target: &Target, record: &mut Record) -> Result<Permit, Problem> {
+        let wait_max = Duration::from_millis(target.limits.queue_wait_ms);
+        let admitted = admission::admit(&target.gate, &self.host_gate, wait_max).await;
+        record.admitted();
+        admitted.map_err(|refused| match refused {
+            Refused::Function => (Outcome::TenantLimited, None),
+            Refused::Host => (Outcome::Overloaded, None),
+        })
+    }
+
+    async fn acquire(&self, target: &Target, record: &mut Record) -> Result<Arc<Guest>, Problem> {
+        if let Some(guest) = target.slot.get()
+            && let Some(guest) = &*guest
+        {
+            return Ok(Arc::clone(guest));
+        }
+        let started = Instant::now();
+        let loaded = self.loader.load(&target.slot).await;
+        record.loaded_cold(started.elapsed());
+        loaded.map_err(|error| {
+            let error = chain(&error);
+            tracing::error!(function = %target.function, %error, "a revision can not be loaded");
+            (Outcome::HostError, Some(error))
+        })
+    }
+}
+
+/// The head of a guest's answer.
+struct Head {
+    status: StatusCode,
+    headers: HeaderMap,
+    /// The request was a HEAD: what comes after the head is not sent.
+    bodyless: bool,
+}
+
+/// Where the answer of a call will be.
+enum AwaitedAnswer {
+    Http {
+        reply: oneshot::Receiver<Reply>,
+        bodyless: bool,
+    },
+    Cgi {
+        chunks: mpsc::Receiver<Bytes>,
+        bodyless: bool,
+    },
+}
+
+fn protocol<B>(
+    kind: GuestKind,
+    incoming: Incoming<B>,
+    record: &Record,
+    limits: &crate::model::limits::Limits,
+    body_bytes: Option<u64>,
+) -> (Protocol<RequestBody<B>>, AwaitedAnswer) {
+    let Incoming {
+        request,
+        authority,
+        prefix,
+        peer,
+    } = incoming;
+    let bodyless = request.method() == Method::HEAD;
+    let (head, body) = request.into_parts();
+    let body = RequestBody::new(
+        body,
+        Arc::clone(&record.meter),
+        limits.request_body_bytes_max,
+    );
+    match kind {
+        GuestKind::Http02 | GuestKind::Http03 => {
+            let (reply, awaited) = oneshot::channel();
+            let request = Request::from_parts(head, body);
+            (
+                Protocol::Http { request, reply },
+                AwaitedAnswer::Http {
+                    reply: awaited,
+                    bodyless,
+                },
+            )
+        }
+        GuestKind::Cgi02 | GuestKind::Cgi03 => {
+            let (stdout, chunks) = mpsc::channel(CGI_CHUNKS);
+            let variables = cgi::variables(&head, &prefix, &authority, peer, body_bytes);
+            let protocol = Protocol::Cgi {
+                variables,
+                stdin: body,
+                stdout,
+            };
+            (protocol, AwaitedAnswer::Cgi { chunks, bodyless })
+        }
+    }
+}
+
+impl AwaitedAnswer {
+    /// Drives the guest until the head of its answer is there.
+    async fn wait(self, driver: &mut Driver, record: &Record) -> Result<(Head, Source), Problem> {
+        let result = match self {
+            Self::Http { reply, bodyless } => wait_http(driver, reply, bodyless).await,
+            Self::Cgi { chunks, bodyless } => wait_cgi(driver, chunks, bodyless).await,
+        };
+        // Whatever the guest made of the error: it is the request's fault.
+        if record.meter.request_too_large.load(Ordering::Relaxed) {
+            return Err((Outcome::BodyTooLarge, None));
+        }
+        result
+    }
+}
+
+async fn wait_http(
+    driver: &mut Driver,
+    mut reply: oneshot::Receiver<Reply>,
+    bodyless: bool,
+) -> Result<(Head, Source), Problem> {
+    let reply = std::future::poll_fn(|context| {
+        let ended = driver.poll(context);
+        match reply.try_recv() {
+            Ok(reply) => Poll::Ready(Some(reply)),
+            Err(_) if ended.is_ready() => Poll::Ready(None),
+            // The guest can only answer while it is polled: no waker needed.
+            Err(_) => Poll::Pending,
+        }
+    })
+    .await;
+    let Some(reply) = reply else {
+        return Err(driver.take_failure().map_or_else(
+            || {
+                let error = "the guest returned without setting a response".to_owned();
+                (Outcome::NoResponse, Some(error))
+            },
+            outcome_of,
+        ));
+    };
+    match reply {
+        Reply::Response(response) => {
+            let (head, body) = response.into_parts();
+            let head = Head {
+                status: head.status,
+                headers: head.headers,
+                bodyless,
+            };
+            Ok((check_status(head)?, Source::Http(body)))
+        }
+        Reply::Refused(code) => Err((
+            Outcome::NoResponse,
+            Some(format!("the guest answered with an error: {code}")),
+        )),
+    }
+}
+
+/// 1xx are not final responses, and a 101 would hand over the connection.
+fn check_status(head: Head) -> Result<Head, Problem> {
+    if (200..600).contains(&head.status.as_u16()) {
+        return Ok(head);
+    }
+    let error = format!("the guest answered with status {}", head.status.as_u16());
+    Err((Outcome::NoResponse, Some(error)))
+}
+
+async fn wait_cgi(
+    driver: &mut Driver,
+    mut chunks: mpsc::Receiver<Bytes>,
+    bodyless: bool,
+) -> Result<(Head, Source), Problem> {
+    let mut reader = HeadReader::default();
+    loop {
+        let chunk = std::future::poll_fn(|context| {
+            let ended = driver.poll(context);
+            match chunks.poll_recv(context) {
+                // A guest that was cut off may have left its channel open.
+                Poll::Pending if ended.is_ready() => Poll::Ready(None),
+                chunk => chunk,
+            }
+        })
+        .await;
+        let Some(chunk) = chunk else {
+            return Err(match driver.take_failure() {
+                Some(Failure::Exit(status)) => {
+                    let error = format!("the guest exited with status {status} and no response");
+                    (Outcome::Trapped, Some(error))
+                }
+                Some(failure) => outcome_of(failure),
+                None => (Outcome::NoResponse, Some(cgi::CgiError::NoEnd.to_string())),
+            });
+        };
+        match reader.push(&chunk) {
+            Ok(None) => {}
+            Ok(Some((status, headers, first))) => {
+                let head = Head {
+                    status,
+                    headers,
+                    bodyless,
+                };
+                return Ok((head, Source::Cgi(CgiBody::new(first, chunks))));
+            }
+            Err(error) => return Err((Outcome::NoResponse, Some(error.to_string()))),
+        }
+    }
+}
+
+/// The one table from how a guest failed to the outcome.
+fn outcome_of(failure: Failure) -> Problem {
+    match failure {
+        Failure::Timeout => (Outcome::Timeout, Some(failure.to_string())),
+        Failure::CpuLimit => (Outcome::CpuLimit, Some(failure.to_string())),
+        Failure::Memory(text) => (Outcome::MemoryLimit, Some(text)),
+        Failure::Trap(text) => (Outcome::Trapped, Some(text)),
+        Failure::Exit(0) => {
+            let error = "the guest exited without setting a response".to_owned();
+            (Outcome::NoResponse, Some(error))
+        }
+        Failure::Exit(_) => (Outcome::Trapped, Some(failure.to_string())),
+        Failure::PoolFull => (Outcome::Overloaded, Some(failure.to_string())),
+        Failure::Host(text) => {
+            tracing::error!(error = %text, "an invocation failed in the host");
+            (Outcome::HostError, Some(text))
+        }
+    }
+}
+
+/// An error with all its causes: `a: b: c`.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
+}
+
+/// A body that ended badly: for the guest's failure if there was one.
+fn response_failure(failure: Option<Failure>, error: String) -> Problem {
+    failure.map_or((Outcome::NoResponse, Some(error)), outcome_of)
+}
+
+/// A response without a body of the guest's.
+pub type HostResponse = Response<response::ResponseBody>;

@@ -1,0 +1,163 @@
+//! Step 7: one receipt for each invocation, however it ends.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use crate::capabilities::log::GuestLog;
+use crate::engine::limits::Meter;
+use crate::model::ids::{FunctionId, InvocationId, RevisionNumber};
+use crate::model::invocation::{Outcome, Receipt};
+use crate::telemetry::Telemetry;
+
+/// Microseconds of a time, as receipts have them.
+fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
+}
+
+/// The record of an invocation that is under way. When it is dropped, the
+/// receipt is written; an invocation that nobody ended was left by its client.
+pub struct Record {
+    /// Identity of the invocation.
+    pub id: InvocationId,
+    /// What it has used.
+    pub meter: Arc<Meter>,
+    telemetry: Arc<Telemetry>,
+    arrived: Instant,
+    called: Option<Instant>,
+    log: Option<Arc<GuestLog>>,
+    receipt: Receipt,
+}
+
+impl Record {
+    /// Starts a record: the request has arrived.
+    #[must_use]
+    pub fn new(id: InvocationId, telemetry: Arc<Telemetry>) -> Self {
+        let receipt = Receipt {
+            id,
+            function: None,
+            revision: None,
+            outcome: Outcome::ClientGone,
+            status: 499,
+            cold: false,
+            total_us: 0,
+            queue_us: 0,
+            load_us: 0,
+            init_us: 0,
+            run_us: 0,
+            cpu_us: 0,
+            memory_peak_bytes: 0,
+            request_bytes: 0,
+            response_bytes: 0,
+            log_bytes: 0,
+            error: None,
+        };
+        let meter = Arc::default();
+        Self {
+            id,
+            meter,
+            telemetry,
+            arrived: Instant::now(),
+            called: None,
+            log: None,
+            receipt,
+        }
+    }
+
+    /// The route is known.
+    pub fn routed(&mut self, function: &FunctionId, revision: RevisionNumber) {
+        self.receipt.function = Some(function.clone());
+        self.receipt.revision = Some(revision);
+    }
+
+    /// The permits are there.
+    pub fn admitted(&mut self) {
+        self.receipt.queue_us = micros(self.arrived.elapsed());
+    }
+
+    /// The revision was loaded from disk, which took this long.
+    pub fn loaded_cold(&mut self, time: Duration) {
+        self.receipt.cold = true;
+        self.receipt.load_us = micros(time);
+    }
+
+    /// The guest is about to be polled for the first time.
+    pub fn called(&mut self, log: Arc<GuestLog>) {
+        self.called = Some(Instant::now());
+        self.log = Some(log);
+    }
+
+    /// The status that the client gets.
+    pub fn answered(&mut self, status: u16) {
+        self.receipt.status = status;
+    }
+
+    /// How it ended. The first word counts.
+    pub fn ended(&mut self, outcome: Outcome, error: Option<String>) {
+        if self.receipt.outcome != Outcome::ClientGone {
+            return;
+        }
+        if let (Some(error), Some(log)) = (&error, &self.log) {
+            log.flush();
+            log.host_line(&format!("{}: {error}", outcome.as_str()));
+        }
+        self.receipt.outcome = outcome;
+        self.receipt.error = error;
+    }
+
+    /// Adds a line to the function's log.
+    pub fn note(&self, text: &str) {
+        if let Some(log) = &self.log {
+            log.host_line(text);
+        }
+    }
+
+    /// Bytes of the response's body that went out.
+    pub fn sent(&mut self, bytes: u64) {
+        self.receipt.response_bytes = bytes;
+    }
+
+    /// `Server-Timing` (W3C) of what is known when the head goes out, in
+    /// milliseconds.
+    #[must_use]
+    pub fn server_timing(&self) -> String {
+        let ms = |us: u64| Duration::from_micros(us).as_secs_f64() * 1000.0;
+        let init_us = self.init_us();
+        let guest_us = self
+            .called
+            .map_or(0, |called| micros(called.elapsed()))
+            .saturating_sub(init_us);
+        let host_us = micros(self.arrived.elapsed())
+            .saturating_sub(self.receipt.queue_us + self.receipt.load_us + init_us + guest_us);
+        format!(
+            "queue;dur={:.3}, load;dur={:.3}, init;dur={:.3}, guest;dur={:.3}, host;dur={:.3}",
+            ms(self.receipt.queue_us),
+            ms(self.receipt.load_us),
+            ms(init_us),
+            ms(guest_us),
+            ms(host_us)
+        )
+    }
+
+    fn init_us(&self) -> u64 {
+        self.meter.init_ns.load(Ordering::Relaxed) / 1000
+    }
+}
+
+impl Drop for Record {
+    fn drop(&mut self) {
+        let meter = &self.meter;
+        let load = |value: &std::sync::atomic::AtomicU64| value.load(Ordering::Relaxed);
+        self.receipt.total_us = micros(self.arrived.elapsed());
+        self.receipt.init_us = self.init_us();
+        self.receipt.run_us = self
+            .called
+            .map_or(0, |called| micros(called.elapsed()))
+            .saturating_sub(self.receipt.init_us);
+        self.receipt.cpu_us = load(&meter.cpu_ns) / 1000;
+        self.receipt.memory_peak_bytes = load(&meter.memory_peak_bytes);
+        self.receipt.request_bytes = load(&meter.request_bytes);
+        self.receipt.log_bytes = load(&meter.log_bytes);
+        self.telemetry.receipts.record(self.receipt.clone());
+    }
+}

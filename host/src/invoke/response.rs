@@ -1,0 +1,377 @@
+//! Step 6: the response as it goes out, with the guest running behind it.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+
+use super::cgi::CgiBody;
+use super::drive::Driver;
+use super::record::Record;
+use super::{outcome_of, response_failure};
+use crate::capabilities::body::GuestBody;
+use crate::engine::run::Failure;
+use crate::model::invocation::Outcome;
+
+/// A body that had to be cut: the connection is closed, so that the client
+/// does not take it for whole.
+#[derive(Debug, thiserror::Error)]
+#[error("the response was cut: {0}")]
+pub struct Cut(&'static str);
+
+/// The body of any response of the data plane.
+pub enum ResponseBody {
+    /// A short text of our own.
+    Text(Option<Bytes>),
+    /// A guest's response.
+    Guest(Box<GuestResponse>),
+}
+
+impl Body for ResponseBody {
+    type Data = Bytes;
+    type Error = Cut;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
+        match self.get_mut() {
+            Self::Text(text) => Poll::Ready(text.take().map(|text| Ok(Frame::data(text)))),
+            Self::Guest(response) => response.poll_frame(context),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Text(text) => text.is_none(),
+            Self::Guest(response) => response.buffered.is_empty() && response.ended,
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Text(text) => SizeHint::with_exact(text.as_ref().map_or(0, length)),
+            Self::Guest(response) => response.size_hint(),
+        }
+    }
+}
+
+fn length(bytes: &Bytes) -> u64 {
+    bytes.len() as u64
+}
+
+/// Where a guest's body comes from.
+pub enum Source {
+    /// An http guest.
+    Http(GuestBody),
+    /// A CGI guest's standard output.
+    Cgi(CgiBody),
+}
+
+impl Source {
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, String>>> {
+        match self {
+            Self::Http(body) => Pin::new(body).poll_frame(context),
+            Self::Cgi(body) => Pin::new(body).poll_frame(context),
+        }
+    }
+}
+
+/// A guest's response: its body, the guest that produces it, and the record.
+pub struct GuestResponse {
+    source: Source,
+    driver: Driver,
+    record: Option<Record>,
+    /// Frames that were there when the head was, oldest first; two at most.
+    buffered: Vec<Frame<Bytes>>,
+    /// Whether the source has ended as it should.
+    ended: bool,
+    produced_bytes: u64,
+    sent_bytes: u64,
+    bytes_max: u64,
+    /// What the guest said the length would be.
+    declared_bytes: Option<u64>,
+}
+
+impl GuestResponse {
+    /// A response whose head is there.
+    #[must_use]
+    pub fn new(
+        source: Source,
+        driver: Driver,
+        record: Record,
+        bytes_max: u64,
+        declared_bytes: Option<u64>,
+    ) -> Self {
+        Self {
+            source,
+            driver,
+            record: Some(record),
+            buffered: Vec::new(),
+            ended: false,
+            produced_bytes: 0,
+            sent_bytes: 0,
+            bytes_max,
+            declared_bytes,
+        }
+    }
+
+    /// Takes what is there without waiting. A short response is then whole
+    /// before its head goes out: its length is known, and if the guest failed
+    /// after all, the client can still be told.
+    pub fn prefetch(&mut self, context: &mut Context<'_>) -> Result<(), (Outcome, Option<String>)> {
+        while self.buffered.len() < 2 && !self.ended {
+            match self.poll_source(context) {
+                Poll::Ready(Some(Ok(frame))) => self.buffered.push(frame),
+                Poll::Ready(Some(Err(problem))) => return Err(problem),
+                Poll::Ready(None) => {}
+                Poll::Pending => break,
+            }
+        }
+        Ok(())
+    }
+
+    /// The record, for what the head has to say. It is there until the end.
+    pub fn record(&mut self) -> Option<&mut Record> {
+        self.record.as_mut()
+    }
+
+    /// Takes the record back from a response that is not sent after all.
+    #[must_use]
+    pub fn take_record(&mut self) -> Option<Record> {
+        self.record.take()
+    }
+
+    /// For responses that have no body on the wire (HEAD, 204, 304): lets the
+    /// guest go on to its end without anybody reading.
+    pub fn discard_body(mut self: Box<Self>) {
+        if self.driver.ended() && self.ended {
+            self.finish();
+            return;
+        }
+        tokio::spawn(async move {
+            self.buffered.clear();
+            std::future::poll_fn(|context| {
+                while let Some(frame) = std::task::ready!(self.poll_frame(context)) {
+                    if frame.is_err() {
+                        break;
+                    }
+                }
+                Poll::Ready(())
+            })
+            .await;
+        });
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let buffered: u64 = self
+            .buffered
+            .iter()
+            .filter_map(|frame| frame.data_ref())
+            .map(length)
+            .sum();
+        if self.ended {
+            return SizeHint::with_exact(buffered);
+        }
+        match self.declared_bytes {
+            Some(bytes) => SizeHint::with_exact(bytes.saturating_sub(self.sent_bytes)),
+            None => SizeHint::default(),
+        }
+    }
+
+    fn poll_frame(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
+        if !self.buffered.is_empty() {
+            let frame = self.buffered.remove(0);
+            self.sent_bytes += frame.data_ref().map_or(0, length);
+            return Poll::Ready(Some(Ok(frame)));
+        }
+        if self.ended {
+            self.finish();
+            return Poll::Ready(None);
+        }
+        match std::task::ready!(self.poll_source(context)) {
+            Some(Ok(frame)) => {
+                self.sent_bytes += frame.data_ref().map_or(0, length);
+                Poll::Ready(Some(Ok(frame)))
+            }
+            Some(Err((outcome, error))) => {
+                let why = outcome.as_str();
+                self.end(outcome, error);
+                Poll::Ready(Some(Err(Cut(why))))
+            }
+            None => {
+                self.finish();
+                Poll::Ready(None)
+            }
+        }
+    }
+
+    /// Lets the guest run, then takes the next frame of its body. Ends with
+    /// `None` only if the body is whole.
+    fn poll_source(
+        &mut self,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, (Outcome, Option<String>)>>> {
+        let _ = self.driver.poll(context);
+        match self.source.poll(context) {
+            Poll::Pending => match self.driver.take_failure() {
+                Some(failure) => Poll::Ready(Some(Err(outcome_of(failure)))),
+                None => Poll::Pending,
+            },
+            Poll::Ready(Some(Ok(frame))) => {
+                self.produced_bytes += frame.data_ref().map_or(0, length);
+                Poll::Ready(Some(self.within_bounds().map(|()| frame)))
+            }
+            Poll::Ready(Some(Err(error))) => {
+                let failure = self.driver.take_failure();
+                Poll::Ready(Some(Err(response_failure(failure, error))))
+            }
+            Poll::Ready(None) => match self.driver.take_failure() {
+                // A command that has printed all it wanted may exit with any
+                // status; only a trap cuts what it printed.
+                Some(Failure::Exit(status)) if matches!(self.source, Source::Cgi(_)) => {
+                    self.note(format!("the guest exited with status {status}"));
+                    self.whole()
+                }
+                Some(failure) => Poll::Ready(Some(Err(outcome_of(failure)))),
+                None => self.whole(),
+            },
+        }
+    }
+
+    fn whole(&mut self) -> Poll<Option<Result<Frame<Bytes>, (Outcome, Option<String>)>>> {
+        if let Some(declared) = self.declared_bytes
+            && declared != self.produced_bytes
+        {
+            let produced = self.produced_bytes;
+            let error = format!("the guest declared {declared} bytes and sent {produced}");
+            return Poll::Ready(Some(Err((Outcome::NoResponse, Some(error)))));
+        }
+        self.ended = true;
+        Poll::Ready(None)
+    }
+
+    fn within_bounds(&self) -> Result<(), (Outcome, Option<String>)> {
+        if self.produced_bytes > self.bytes_max {
+            let error = format!("the response is over its limit of {} bytes", self.bytes_max);
+            return Err((Outcome::OutputLimit, Some(error)));
+        }
+        if self
+            .declared_bytes
+            .is_some_and(|declared| self.produced_bytes > declared)
+        {
+            let error = "the guest sent more than the length that it declared".to_owned();
+            return Err((Outcome::NoResponse, Some(error)));
+        }
+        Ok(())
+    }
+
+    fn note(&self, text: String) {
+        if let Some(record) = &self.record {
+            record.note(&text);
+        }
+    }
+
+    /// The response is whole. What the guest still does goes on without the
+    /// client, under the same limits, and is recorded with the rest.
+    fn finish(&mut self) {
+        let Some(mut record) = self.record.take() else {
+            return;
+        };
+        record.sent(self.sent_bytes);
+        if self.driver.ended() {
+            record.ended(Outcome::Ok, None);
+            return;
+        }
+        let mut driver = self.driver.take();
+        tokio::spawn(async move {
+            std::future::poll_fn(|context| driver.poll(context)).await;
+            let (outcome, error) = match driver.take_failure() {
+                None | Some(Failure::Exit(_)) => (Outcome::Ok, None),
+                Some(failure) => outcome_of(failure),
+            };
+            record.ended(outcome, error);
+        });
+    }
+
+    fn end(&mut self, outcome: Outcome, error: Option<String>) {
+        if let Some(mut record) = self.record.take() {
+            record.sent(self.sent_bytes);
+            record.ended(outcome, error);
+        }
+    }
+}
+
+impl Drop for GuestResponse {
+    /// Reached with a record only if the body was not read to its end: either
+    /// nothing of it was left to read, or the client has gone.
+    fn drop(&mut self) {
+        let sent_all = self.declared_bytes == Some(self.sent_bytes);
+        if self.buffered.is_empty() && (self.ended || sent_all) {
+            self.finish();
+        } else if let Some(record) = &mut self.record {
+            record.sent(self.sent_bytes);
+        }
+    }
+}
+
+/// A request body that counts itself.
+pub struct RequestBody<B> {
+    body: B,
+    meter: Arc<crate::engine::limits::Meter>,
+    bytes_max: u64,
+    bytes: u64,
+}
+
+impl<B> RequestBody<B> {
+    /// Reads `body` up to `bytes_max`.
+    #[must_use]
+    pub fn new(body: B, meter: Arc<crate::engine::limits::Meter>, bytes_max: u64) -> Self {
+        Self {
+            body,
+            meter,
+            bytes_max,
+            bytes: 0,
+        }
+    }
+}
+
+impl<B> Body for RequestBody<B>
+where
+    B: Body<Data = Bytes> + Unpin,
+{
+    type Data = Bytes;
+    type Error = crate::capabilities::body::BodyError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        let this = self.get_mut();
+        let frame = match std::task::ready!(Pin::new(&mut this.body).poll_frame(context)) {
+            None => return Poll::Ready(None),
+            Some(Err(_)) => return Poll::Ready(Some(Err(Self::Error::Incomplete))),
+            Some(Ok(frame)) => frame,
+        };
+        this.bytes += frame.data_ref().map_or(0, length);
+        this.meter
+            .request_bytes
+            .store(this.bytes, Ordering::Relaxed);
+        if this.bytes > this.bytes_max {
+            this.meter.request_too_large.store(true, Ordering::Relaxed);
+            return Poll::Ready(Some(Err(Self::Error::TooLarge(this.bytes_max))));
+        }
+        Poll::Ready(Some(Ok(frame)))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
