@@ -164,6 +164,6 @@ pub struct LogLine {
     pub invocation: InvocationId,
     /// Where it was written.
     pub stream: LogStream,
-    /// The text, valid UTF-8 without control characters or the line's end.
+    /// The text: valid UTF-8 without the line's end or control characters but tabs.
     pub text: String,
 }

@@ -45,7 +45,7 @@ impl Files {
     pub fn secret_key(&self) -> Result<[u8; SECRET_BYTES], StorageError> {
         const ACTION: &str = "read the artifact key";
         let path = self.data_dir().join("artifact.key");
-        let bytes = self.read_or_create(&path, ACTION, |random| random.to_vec())?;
+        let bytes = self.read_or_create(&path, ACTION, <[u8]>::to_vec)?;
         <[u8; SECRET_BYTES]>::try_from(bytes)
             .map_err(|_| bad_secret(ACTION, &path, "a key of 32 bytes"))
     }

@@ -152,15 +152,14 @@ impl FunctionLogs {
         })
     }
 
-    /// Adds a line, which is [sanitised](super::sanitise::sanitise) first. Waits
+    /// Adds a line, which is [sanitised](sanitise) first. Waits
     /// for nothing but other lines of the same function. Where the function's
     /// log is too far behind, the line is dropped and counted.
     pub fn append(&self, mut line: LogLine) {
         line.text = sanitise(line.text.as_bytes());
         let function = line.function.clone();
-        let (due, hurry) = self.shared.with_log(&function, |log, state| {
-            let room = self.shared.has_room(state, cost(&line));
-            if room {
+        self.shared.with_log(&function, |log, state| {
+            if self.shared.has_room(state, cost(&line)) {
                 self.shared.mark_dropped(state);
                 self.shared.push(state, line);
             } else {
@@ -168,18 +167,16 @@ impl FunctionLogs {
                 state.dropped += 1;
                 state.dropped_line = Some(line);
             }
-            let due = !std::mem::replace(&mut state.due, true);
-            let behind = !room || self.shared.is_filling(state);
-            let hurry = behind && !std::mem::replace(&mut state.hurried, true);
-            (due.then(|| Arc::clone(log)), hurry)
+            // Sent under the lock: who sees the flags knows that the thread was
+            // told. After the close nobody listens, and lines stay in memory.
+            if !std::mem::replace(&mut state.due, true) {
+                let _ = self.queue.send(Message::Due(Arc::clone(log)));
+            }
+            let behind = state.dropped > 0 || self.shared.is_filling(state);
+            if behind && !std::mem::replace(&mut state.hurried, true) {
+                let _ = self.queue.send(Message::Write(None));
+            }
         });
-        // After the close the thread is gone: lines stay in memory, bounded.
-        if let Some(log) = due {
-            let _ = self.queue.send(Message::Due(log));
-        }
-        if hurry {
-            let _ = self.queue.send(Message::Write(None));
-        }
     }
 
     /// The lines that come from now on. A receiver that is more than
@@ -236,7 +233,7 @@ impl FunctionLogs {
         let mut state = lock(&log.state);
         self.shared.empty_ring(&mut state);
         self.shared.take_waiting(&mut state);
-        (state.detached, state.followers) = (true, None);
+        (state.detached, state.followers, state.dropped_line) = (true, None, None);
         drop(state);
         file.remove();
     }
