@@ -1,1 +1,16 @@
+//! What the integration tests are written with: a real host in a process of its
+//! own, an HTTP client that does exactly what it is told, and guests.
+//!
+//! Nothing here sleeps for a fixed time. What a test waits for is an event, with
+//! a deadline ([`wait`]).
 
+pub mod admin;
+pub mod command;
+pub mod guests;
+pub mod host;
+pub mod http;
+pub mod wait;
+
+pub use host::{Host, HostBuilder};
+pub use http::{Connection, Request, Response};
+pub use wait::eventually;

@@ -1,0 +1,350 @@
+//! A host in a process of its own, with its own data folder and its own ports.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::admin::Admin;
+use crate::http::{Connection, Request, Response};
+use crate::wait::{PATIENCE, eventually};
+
+/// Settings of every host that does not say otherwise. Small pools: tests run in
+/// parallel, and none needs a thousand guests at once.
+const SETTINGS: [(&str, &str); 2] = [("instances_max", "64"), ("log", "info")];
+
+/// How a host is to be started.
+#[derive(Debug, Clone)]
+pub struct HostBuilder {
+    binary: PathBuf,
+    data: Arc<DataFolder>,
+    settings: BTreeMap<String, String>,
+    expected: Vec<String>,
+}
+
+#[derive(Debug)]
+struct DataFolder {
+    path: PathBuf,
+    _temporary: Option<TempDir>,
+}
+
+impl HostBuilder {
+    /// A host of this binary with a new data folder, which goes with it.
+    #[must_use]
+    pub fn new(binary: &str) -> Self {
+        let temporary = tempfile::tempdir().expect("make a data folder");
+        let data = DataFolder {
+            path: temporary.path().join("data"),
+            _temporary: Some(temporary),
+        };
+        let settings = SETTINGS.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        Self {
+            binary: binary.into(),
+            data: Arc::new(data),
+            settings: settings.into(),
+            expected: Vec::new(),
+        }
+    }
+
+    /// A setting by its name in the configuration file, given as `WHIT_NAME`.
+    #[must_use]
+    pub fn set(mut self, name: &str, value: impl ToString) -> Self {
+        self.settings.insert(name.to_owned(), value.to_string());
+        self
+    }
+
+    /// A data folder that is somebody else's to make and remove.
+    #[must_use]
+    pub fn data_folder(mut self, path: &Path) -> Self {
+        self.data = Arc::new(DataFolder {
+            path: path.to_owned(),
+            _temporary: None,
+        });
+        self
+    }
+
+    /// The data folder.
+    #[must_use]
+    pub fn data(&self) -> &Path {
+        &self.data.path
+    }
+
+    /// Starts the host and waits until it says that it is ready.
+    ///
+    /// # Panics
+    /// When it does not get ready.
+    #[must_use]
+    #[track_caller]
+    pub fn start(self) -> Host {
+        let mut command = Command::new(&self.binary);
+        command
+            .args(["serve", "--listen", "127.0.0.1:0"])
+            .args(["--admin-listen", "127.0.0.1:0", "--ready-json"])
+            .arg("--data-dir")
+            .arg(&self.data.path)
+            // Otherwise the process replaces itself first, to turn them off.
+            .env("RUST_LIB_BACKTRACE", "0")
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("WHIT_")) {
+            command.env_remove(name);
+        }
+        for (name, value) in &self.settings {
+            command.env(format!("WHIT_{}", name.to_uppercase()), value);
+        }
+        let mut child = command.spawn().expect("start the host");
+        let log = Arc::new(Mutex::new(Vec::new()));
+        let stderr = BufReader::new(child.stderr.take().expect("its stderr"));
+        let lines = Arc::clone(&log);
+        let log_reader = std::thread::spawn(move || {
+            for line in stderr.lines().map_while(Result::ok) {
+                lines.lock().expect("the log").push(line);
+            }
+        });
+        let stdout = BufReader::new(child.stdout.take().expect("its stdout"));
+        let (sender, ready) = mpsc::channel();
+        std::thread::spawn(move || {
+            for line in stdout.lines().map_while(Result::ok) {
+                // Nobody waits for a second line.
+                let _ = sender.send(line);
+            }
+        });
+        let mut host = Host {
+            child,
+            log,
+            log_reader: Some(log_reader),
+            data: String::new(),
+            admin: String::new(),
+            token: String::new(),
+            running: true,
+            builder: self,
+        };
+        let line = match ready.recv_timeout(PATIENCE) {
+            Ok(line) => line,
+            Err(RecvTimeoutError::Timeout) => panic!("the host did not get ready"),
+            Err(RecvTimeoutError::Disconnected) => panic!("the host ended at its start"),
+        };
+        host.read_ready_line(&line);
+        host
+    }
+}
+
+/// A running host. At its end, unless the test has failed already, it is stopped
+/// as an operator would, and has to have logged nothing that it should not.
+pub struct Host {
+    child: Child,
+    log: Arc<Mutex<Vec<String>>>,
+    log_reader: Option<JoinHandle<()>>,
+    data: String,
+    admin: String,
+    token: String,
+    running: bool,
+    builder: HostBuilder,
+}
+
+impl Host {
+    fn read_ready_line(&mut self, line: &str) {
+        let ready: Value = serde_json::from_str(line).expect("the ready line is JSON");
+        let address = |name: &str| {
+            let url = ready[name].as_str();
+            let address = url.and_then(|url| url.strip_prefix("http://"));
+            address
+                .unwrap_or_else(|| panic!("no {name} URL in {line}"))
+                .to_owned()
+        };
+        (self.data, self.admin) = (address("data"), address("admin"));
+        let token = std::fs::read_to_string(self.folder().join("admin.token"));
+        self.token = token.expect("the admin token").trim().to_owned();
+    }
+
+    /// `ADDRESS:PORT` of the data plane.
+    #[must_use]
+    pub fn address(&self) -> &str {
+        &self.data
+    }
+
+    /// `ADDRESS:PORT` of the admin API.
+    #[must_use]
+    pub fn admin_address(&self) -> &str {
+        &self.admin
+    }
+
+    /// The admin token.
+    #[must_use]
+    pub fn token(&self) -> &str {
+        &self.token
+    }
+
+    /// The data folder.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        self.builder.data()
+    }
+
+    /// The admin API, with the token.
+    #[must_use]
+    pub fn admin(&self) -> Admin<'_> {
+        Admin::new(&self.admin, &self.token)
+    }
+
+    /// A connection to the data plane.
+    #[must_use]
+    #[track_caller]
+    pub fn connect(&self) -> Connection {
+        Connection::open(&self.data)
+    }
+
+    /// Sends a request to the data plane, on a connection of its own.
+    #[track_caller]
+    pub fn call(&self, request: &Request) -> Response {
+        self.connect().call(request)
+    }
+
+    /// `GET path` from the data plane.
+    #[track_caller]
+    pub fn get(&self, path: &str) -> Response {
+        self.call(&Request::get(path))
+    }
+
+    /// The process.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// A line of `/proc/PID/status` that has a size in kB, in bytes.
+    #[must_use]
+    pub fn memory_bytes(&self, field: &str) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid()));
+        let status = status.expect("the process's status");
+        let line = status.lines().find_map(|line| line.strip_prefix(field));
+        let kilobytes = line.and_then(|line| line.trim_matches([':', ' ', '\t', 'k', 'B']).parse().ok());
+        kilobytes.map_or_else(|| panic!("no {field} in {status}"), |kb: u64| kb << 10)
+    }
+
+    /// What the host has logged so far.
+    #[must_use]
+    pub fn log(&self) -> Vec<String> {
+        self.log.lock().expect("the log").clone()
+    }
+
+    /// Allows and demands a warning or error that contains this text.
+    pub fn expect_warning(&mut self, text: &str) {
+        self.builder.expected.push(text.to_owned());
+    }
+
+    /// Sends SIGTERM and returns at once.
+    pub fn terminate(&self) {
+        self.signal(Signal::TERM);
+    }
+
+    fn signal(&self, signal: Signal) {
+        let pid = Pid::from_child(&self.child);
+        kill_process(pid, signal).expect("signal the host");
+    }
+
+    /// Waits for the end of a host that was told to stop, and checks how it ended.
+    #[track_caller]
+    pub fn finish(mut self) -> HostBuilder {
+        self.ended_well();
+        self.builder.clone()
+    }
+
+    /// Stops the host gracefully and checks how it ended. What is returned starts
+    /// one on the same data folder.
+    #[track_caller]
+    pub fn stop(self) -> HostBuilder {
+        self.terminate();
+        self.finish()
+    }
+
+    /// Stops the host gracefully and starts one on the same data folder.
+    #[must_use]
+    #[track_caller]
+    pub fn restart(self) -> Host {
+        self.stop().start()
+    }
+
+    /// `kill -9`: no time to tidy up. What is returned starts a host on the same
+    /// data folder.
+    pub fn kill(mut self) -> HostBuilder {
+        self.signal(Signal::KILL);
+        self.wait();
+        self.check_log();
+        self.builder.clone()
+    }
+
+    fn wait(&mut self) -> ExitStatus {
+        let child = &mut self.child;
+        let status = eventually("the host's end", || {
+            child.try_wait().expect("the host's status")
+        });
+        self.running = false;
+        if let Some(reader) = self.log_reader.take() {
+            reader.join().expect("the log's reader");
+        }
+        status
+    }
+
+    #[track_caller]
+    fn ended_well(&mut self) {
+        let status = self.wait();
+        assert!(status.success(), "the host ended with {status}");
+        self.check_log();
+    }
+
+    /// Warnings and errors are for what an operator has to know: any that a test
+    /// does not expect is a bug, and so is one that does not come.
+    #[track_caller]
+    fn check_log(&mut self) {
+        let expected = std::mem::take(&mut self.builder.expected);
+        let log = self.log();
+        let bad = |line: &&String| {
+            let level = line.split_whitespace().nth(1);
+            matches!(level, Some("WARN" | "ERROR")) || line.contains("panicked at")
+        };
+        let bad: Vec<&String> = log.iter().filter(bad).collect();
+        let unexpected: Vec<_> = bad
+            .iter()
+            .filter(|line| !expected.iter().any(|text| line.contains(text)))
+            .collect();
+        let missing: Vec<_> = expected
+            .iter()
+            .filter(|text| !bad.iter().any(|line| line.contains(text.as_str())))
+            .collect();
+        if !(unexpected.is_empty() && missing.is_empty()) {
+            self.print_log();
+            panic!("unexpected in the host's log: {unexpected:#?}; missing: {missing:#?}");
+        }
+    }
+
+    fn print_log(&self) {
+        eprintln!("--- the host's log ---");
+        for line in self.log() {
+            eprintln!("{line}");
+        }
+        eprintln!("--- end of the host's log ---");
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            // Both fail only if it has ended.
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+            self.print_log();
+        } else if self.running {
+            self.terminate();
+            self.ended_well();
+        }
+    }
+}
