@@ -16,7 +16,7 @@ use crate::admin::{self, AdminState, AdminToken};
 use crate::config::Config;
 use crate::engine::Engines;
 use crate::engine::artifact::Artifacts;
-use crate::engine::compile::Compiler;
+use crate::engine::compile::{CompileFolders, Compiler};
 use crate::engine::loader::Loader;
 use crate::ingress::{DataPlane, accept};
 use crate::invoke::Invoker;
@@ -170,11 +170,13 @@ impl Host {
 
         let engines = Engines::new(&config.pool).map_err(engine_failed)?;
         let artifacts = Arc::new(Artifacts::new(Arc::clone(&files)).map_err(storage_failed)?);
-        let compiler = Arc::new(Compiler::new(
-            &engines,
-            Arc::clone(&artifacts),
-            config.compile,
-        ));
+        let folders = CompileFolders {
+            cache: config.data_dir.join("compile-cache"),
+            scratch: config.data_dir.join("tmp"),
+        };
+        std::fs::create_dir_all(&folders.cache)?;
+        let compiler = Compiler::new(&engines, Arc::clone(&artifacts), folders, config.compile);
+        let compiler = Arc::new(compiler);
         let loader = Arc::new(
             Loader::new(
                 engines.clone(),

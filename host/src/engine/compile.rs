@@ -8,7 +8,7 @@
 
 use std::fs::File;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
@@ -38,6 +38,15 @@ pub struct CompileBounds {
     pub time_max: Duration,
     /// Children at the same time.
     pub children_max: usize,
+}
+
+/// Where compiles keep what is not an artifact. Both must exist.
+#[derive(Debug, Clone)]
+pub struct CompileFolders {
+    /// Of [`super::compile_cache`].
+    pub cache: PathBuf,
+    /// For files without a name, gone with the process.
+    pub scratch: PathBuf,
 }
 
 /// Why an upload did not become an artifact.
@@ -117,6 +126,7 @@ pub(super) enum Report {
 pub struct Compiler {
     artifacts: Arc<Artifacts>,
     fingerprints: [String; 2],
+    folders: CompileFolders,
     permits: Semaphore,
     bounds: CompileBounds,
 }
@@ -124,7 +134,12 @@ pub struct Compiler {
 impl Compiler {
     /// A compiler whose artifacts the engines of this process can load.
     #[must_use]
-    pub fn new(engines: &Engines, artifacts: Arc<Artifacts>, bounds: CompileBounds) -> Self {
+    pub fn new(
+        engines: &Engines,
+        artifacts: Arc<Artifacts>,
+        folders: CompileFolders,
+        bounds: CompileBounds,
+    ) -> Self {
         let fingerprint = |track| engines.fingerprint(track).to_owned();
         Self {
             artifacts,
@@ -132,6 +147,7 @@ impl Compiler {
                 fingerprint(Track::Sequential),
                 fingerprint(Track::Concurrent),
             ],
+            folders,
             permits: Semaphore::new(bounds.children_max),
             bounds,
         }
@@ -148,7 +164,7 @@ impl Compiler {
         // The semaphore is never closed.
         let _permit = self.permits.acquire().await;
         let component = File::open(path).map_err(io_failed)?;
-        let mut code = tempfile::tempfile().map_err(io_failed)?;
+        let mut code = tempfile::tempfile_in(&self.folders.scratch).map_err(io_failed)?;
         let report = self
             .run_child(component, code.try_clone().map_err(io_failed)?)
             .await?;
@@ -182,6 +198,7 @@ impl Compiler {
             .arg(CHILD_COMMAND)
             .arg(self.bounds.memory_bytes_max.to_string())
             .arg(self.bounds.time_max.as_secs().max(1).to_string())
+            .arg(&self.folders.cache)
             .env_clear()
             .stdin(component)
             .stdout(code)

@@ -6,7 +6,9 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
+use std::path::Path;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use rustix::process::{Resource, Rlimit};
 use wasmtime::Engine;
@@ -14,6 +16,7 @@ use wasmtime::component::Component;
 
 use super::classify::{self, Form, NotAGuest};
 use super::compile::{Compiled, Report};
+use super::compile_cache::CompileCache;
 use super::{Track, linker, pool};
 
 /// Largest artifact, in bytes.
@@ -23,7 +26,7 @@ const COMPONENT_BYTES_MAX: u64 = 1 << 30;
 
 /// What `main` becomes when its first argument is
 /// [`super::compile::CHILD_COMMAND`]. The further arguments are the memory in
-/// bytes and the CPU time in seconds.
+/// bytes, the CPU time in seconds, and the folder of the compile cache.
 #[must_use]
 pub fn main(arguments: &[String]) -> ExitCode {
     let number = |index: usize| {
@@ -31,15 +34,19 @@ pub fn main(arguments: &[String]) -> ExitCode {
             .get(index)
             .and_then(|text| text.parse::<u64>().ok())
     };
-    let (Some(memory_bytes), Some(cpu_seconds)) = (number(0), number(1)) else {
+    let (Some(memory_bytes), Some(cpu_seconds), Some(cache)) =
+        (number(0), number(1), arguments.get(2))
+    else {
         eprintln!("usage: for the host's own use");
         return ExitCode::from(2);
     };
+    // Without a cache a compile is only slower.
+    let cache = CompileCache::open(Path::new(cache)).ok().map(Arc::new);
     if let Err(error) = confine(memory_bytes, cpu_seconds) {
         eprintln!("the compile child can not be confined: {error}");
         return ExitCode::FAILURE;
     }
-    match run() {
+    match run(cache) {
         Ok(report) => match serde_json::to_string(&report) {
             Ok(line) => {
                 eprintln!("{line}");
@@ -56,13 +63,13 @@ fn fail(error: &dyn std::fmt::Display) -> ExitCode {
     ExitCode::FAILURE
 }
 
-fn run() -> wasmtime::Result<Report> {
+fn run(cache: Option<Arc<CompileCache>>) -> wasmtime::Result<Report> {
     let mut upload = Vec::new();
     io::stdin()
         .lock()
         .take(COMPONENT_BYTES_MAX)
         .read_to_end(&mut upload)?;
-    Ok(match compile(upload) {
+    Ok(match compile(upload, cache) {
         Ok((compiled, code)) => {
             let mut output = io::stdout().lock();
             output.write_all(&code)?;
@@ -93,7 +100,10 @@ fn invalid(error: &dyn std::fmt::Display) -> Refused {
     Refused::NotAGuest(NotAGuest::Invalid(format!("{error:#}")))
 }
 
-fn compile(upload: Vec<u8>) -> Result<(Compiled, Vec<u8>), Refused> {
+fn compile(
+    upload: Vec<u8>,
+    cache: Option<Arc<CompileCache>>,
+) -> Result<(Compiled, Vec<u8>), Refused> {
     let component = match classify::form(&upload)? {
         Form::Component => upload,
         Form::CoreHttp => wrap(
@@ -107,11 +117,20 @@ fn compile(upload: Vec<u8>) -> Result<(Compiled, Vec<u8>), Refused> {
     };
     let kind = classify::kind(&component)?;
     let track = Track::of(kind);
-    let config = pool::compiler_config(track).map_err(Refused::Engine)?;
+    let mut config = pool::compiler_config(track).map_err(Refused::Engine)?;
+    if let Some(cache) = cache.clone() {
+        config
+            .enable_incremental_compilation(cache)
+            .map_err(Refused::Engine)?;
+    }
     let engine = Engine::new(&config).map_err(Refused::Engine)?;
     let compiled = Component::from_binary(&engine, &component).map_err(|error| invalid(&error))?;
     let imports = check_imports(&engine, track, &compiled)?;
     let code = compiled.serialize().map_err(Refused::Engine)?;
+    if let Some(cache) = cache {
+        // The next compile is only slower for it.
+        let _ = cache.save();
+    }
     Ok((Compiled { kind, imports }, code))
 }
 

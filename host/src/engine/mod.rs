@@ -8,6 +8,7 @@
 pub mod artifact;
 pub mod classify;
 pub mod compile;
+pub mod compile_cache;
 pub mod compile_child;
 pub mod epoch;
 pub mod limits;

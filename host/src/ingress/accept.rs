@@ -26,7 +26,9 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 const WRITE_STALL_TIMEOUT: Duration = Duration::from_secs(30);
 /// Most header fields of a request.
 const HEADER_FIELDS_MAX: usize = 100;
-/// Largest head of a request, and most of a body that is read ahead, in bytes.
+/// Largest head of a request, in bytes; 431 beyond.
+const HEAD_BYTES_MAX: usize = 32 << 10;
+/// Most of a request that is read ahead, in bytes.
 const READ_BUFFER_BYTES_MAX: usize = 64 << 10;
 /// Pause after an accept that failed for want of descriptors or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -101,6 +103,7 @@ async fn connection(
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
         .max_headers(HEADER_FIELDS_MAX)
+        .max_header_size(HEAD_BYTES_MAX)
         .max_buf_size(READ_BUFFER_BYTES_MAX)
         .half_close(false);
     let mut connection = pin!(builder.serve_connection(io, service));

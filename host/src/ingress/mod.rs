@@ -61,7 +61,6 @@ pub async fn handle(
         Ok(stripped) => stripped,
         Err(why) => return respond::problem(record, Outcome::BadRequest, Some(why.to_owned())),
     };
-    let bodyless = head.method == hyper::Method::HEAD;
     let request = Request::from_parts(head, body);
     let incoming = Incoming {
         request,
@@ -70,5 +69,5 @@ pub async fn handle(
         peer,
     };
     let answer = plane.invoker.invoke(&found.target, incoming, record).await;
-    respond::answer(answer, bodyless, found.target.server_timing)
+    respond::answer(answer, found.target.server_timing)
 }

@@ -1,13 +1,13 @@
 //! Step 6, its head: what the client is told about an answer or a problem.
 
 use bytes::Bytes;
+use hyper::Response;
 use hyper::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER};
-use hyper::{Response, StatusCode};
 
 use crate::http_error;
-use crate::invoke::Answer;
 use crate::invoke::record::Record;
 use crate::invoke::response::ResponseBody;
+use crate::invoke::{Answer, Answered};
 use crate::model::ids::InvocationId;
 use crate::model::invocation::Outcome;
 
@@ -16,9 +16,14 @@ const SERVER_TIMING: &str = "server-timing";
 
 /// Turns what came of an invocation into a response.
 #[must_use]
-pub fn answer(answer: Answer, bodyless: bool, server_timing: bool) -> Response<ResponseBody> {
-    let (status, mut headers, mut guest) = match answer {
-        Ok(answer) => answer,
+pub fn answer(answer: Answer, server_timing: bool) -> Response<ResponseBody> {
+    let Answered {
+        status,
+        mut headers,
+        response: mut guest,
+        bodyless,
+    } = match answer {
+        Ok(answered) => answered,
         Err((record, (outcome, error))) => return problem(record, outcome, error),
     };
     if let Some(record) = guest.record() {
@@ -28,7 +33,6 @@ pub fn answer(answer: Answer, bodyless: bool, server_timing: bool) -> Response<R
             headers.append(SERVER_TIMING, timing);
         }
     }
-    let bodyless = bodyless || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
     let body = if bodyless {
         guest.discard_body();
         ResponseBody::Text(None)

@@ -62,9 +62,21 @@ pub struct Invoker {
     host_gate: Gate,
 }
 
-/// How an invocation answered: the guest's head and body, or a problem and the
-/// record to finish it with.
-pub type Answer = Result<(StatusCode, HeaderMap, Box<GuestResponse>), (Record, Problem)>;
+/// A guest's answer, on its way to the client.
+pub struct Answered {
+    /// Its status.
+    pub status: StatusCode,
+    /// Its header fields.
+    pub headers: HeaderMap,
+    /// Its body, with the guest behind it.
+    pub response: Box<GuestResponse>,
+    /// Whether the body is not sent: HEAD requests, 204, 304.
+    pub bodyless: bool,
+}
+
+/// How an invocation answered: the guest's answer, or a problem and the record
+/// to finish it with.
+pub type Answer = Result<Answered, (Record, Problem)>;
 
 impl Invoker {
     /// An invoker for at most `instances_max` guests at once.
@@ -101,29 +113,39 @@ impl Invoker {
         B: Body<Data = Bytes> + Send + Unpin + 'static,
     {
         record.routed(&target.function, target.revision);
-        match self.respond(target, incoming, &mut record).await {
-            Ok((head, source, driver)) => {
-                let declared = match head.status {
-                    StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED => None,
-                    _ => cgi::declared_length(&head.headers),
-                };
-                let bytes_max = target.limits.response_body_bytes_max;
-                let mut response = Box::new(GuestResponse::new(
-                    source, driver, record, bytes_max, declared,
-                ));
-                let prefetched =
-                    std::future::poll_fn(|context| Poll::Ready(response.prefetch(context))).await;
-                match (prefetched, head.bodyless) {
-                    (Err(problem), false) => match response.take_record() {
-                        Some(record) => Err((record, problem)),
-                        // Not reached: the record leaves with the response's end.
-                        None => Ok((head.status, head.headers, response)),
-                    },
-                    _ => Ok((head.status, head.headers, response)),
-                }
+        let (head, source, driver) = match self.respond(target, incoming, &mut record).await {
+            Ok(answer) => answer,
+            Err(problem) => return Err((record, problem)),
+        };
+        let Head {
+            status,
+            headers,
+            bodyless,
+        } = head;
+        let declared = if bodyless {
+            None
+        } else {
+            cgi::declared_length(&headers)
+        };
+        let bytes_max = target.limits.response_body_bytes_max;
+        let mut response = Box::new(GuestResponse::new(
+            source, driver, record, bytes_max, declared,
+        ));
+        if !bodyless {
+            let prefetched =
+                std::future::poll_fn(|context| Poll::Ready(response.prefetch(context))).await;
+            if let Err(problem) = prefetched
+                && let Some(record) = response.take_record()
+            {
+                return Err((record, problem));
             }
-            Err(problem) => Err((record, problem)),
         }
+        Ok(Answered {
+            status,
+            headers,
+            response,
+            bodyless,
+        })
     }
 
     /// Admits, acquires and calls, up to the head of the guest's answer.
@@ -206,7 +228,7 @@ impl Invoker {
 struct Head {
     status: StatusCode,
     headers: HeaderMap,
-    /// The request was a HEAD: what comes after the head is not sent.
+    /// What comes after the head is not sent.
     bodyless: bool,
 }
 
@@ -274,11 +296,16 @@ impl AwaitedAnswer {
             Self::Http { reply, bodyless } => wait_http(driver, reply, bodyless).await,
             Self::Cgi { chunks, bodyless } => wait_cgi(driver, chunks, bodyless).await,
         };
-        // Whatever the guest made of the error: it is the request's fault.
+        // Whatever the guest made of the error, it is the request's fault.
         if record.meter.request_too_large.load(Ordering::Relaxed) {
             return Err((Outcome::BodyTooLarge, None));
         }
-        result
+        let (mut head, source) = result?;
+        head.bodyless |= matches!(
+            head.status,
+            StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED
+        );
+        Ok((head, source))
     }
 }
 

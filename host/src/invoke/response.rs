@@ -11,7 +11,7 @@ use http_body::{Body, Frame, SizeHint};
 use super::cgi::CgiBody;
 use super::drive::Driver;
 use super::record::Record;
-use super::{outcome_of, response_failure};
+use super::{Problem, outcome_of, response_failure};
 use crate::capabilities::body::GuestBody;
 use crate::engine::run::Failure;
 use crate::model::invocation::Outcome;
@@ -122,7 +122,7 @@ impl GuestResponse {
     /// Takes what is there without waiting. A short response is then whole
     /// before its head goes out: its length is known, and if the guest failed
     /// after all, the client can still be told.
-    pub fn prefetch(&mut self, context: &mut Context<'_>) -> Result<(), (Outcome, Option<String>)> {
+    pub fn prefetch(&mut self, context: &mut Context<'_>) -> Result<(), Problem> {
         while self.buffered.len() < 2 && !self.ended {
             match self.poll_source(context) {
                 Poll::Ready(Some(Ok(frame))) => self.buffered.push(frame),
@@ -146,23 +146,26 @@ impl GuestResponse {
     }
 
     /// For responses that have no body on the wire (HEAD, 204, 304): lets the
-    /// guest go on to its end without anybody reading.
+    /// guest go on to its end, and throws away what it writes.
     pub fn discard_body(mut self: Box<Self>) {
-        if self.driver.ended() && self.ended {
-            self.finish();
+        let Some(mut record) = self.record.take() else {
             return;
+        };
+        let mut end = move |driver: &mut Driver| {
+            let (outcome, error) = outcome_at_end(driver);
+            record.ended(outcome, error);
+        };
+        if self.driver.ended() {
+            return end(&mut self.driver);
         }
         tokio::spawn(async move {
-            self.buffered.clear();
             std::future::poll_fn(|context| {
-                while let Some(frame) = std::task::ready!(self.poll_frame(context)) {
-                    if frame.is_err() {
-                        break;
-                    }
-                }
-                Poll::Ready(())
+                let ended = self.driver.poll(context);
+                while let Poll::Ready(Some(Ok(_))) = self.source.poll(context) {}
+                ended
             })
             .await;
+            end(&mut self.driver);
         });
     }
 
@@ -214,7 +217,7 @@ impl GuestResponse {
     fn poll_source(
         &mut self,
         context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, (Outcome, Option<String>)>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, Problem>>> {
         let _ = self.driver.poll(context);
         match self.source.poll(context) {
             Poll::Pending => match self.driver.take_failure() {
@@ -242,7 +245,7 @@ impl GuestResponse {
         }
     }
 
-    fn whole(&mut self) -> Poll<Option<Result<Frame<Bytes>, (Outcome, Option<String>)>>> {
+    fn whole(&mut self) -> Poll<Option<Result<Frame<Bytes>, Problem>>> {
         if let Some(declared) = self.declared_bytes
             && declared != self.produced_bytes
         {
@@ -254,7 +257,7 @@ impl GuestResponse {
         Poll::Ready(None)
     }
 
-    fn within_bounds(&self) -> Result<(), (Outcome, Option<String>)> {
+    fn within_bounds(&self) -> Result<(), Problem> {
         if self.produced_bytes > self.bytes_max {
             let error = format!("the response is over its limit of {} bytes", self.bytes_max);
             return Err((Outcome::OutputLimit, Some(error)));
@@ -289,10 +292,7 @@ impl GuestResponse {
         let mut driver = self.driver.take();
         tokio::spawn(async move {
             std::future::poll_fn(|context| driver.poll(context)).await;
-            let (outcome, error) = match driver.take_failure() {
-                None | Some(Failure::Exit(_)) => (Outcome::Ok, None),
-                Some(failure) => outcome_of(failure),
-            };
+            let (outcome, error) = outcome_at_end(&mut driver);
             record.ended(outcome, error);
         });
     }
@@ -302,6 +302,14 @@ impl GuestResponse {
             record.sent(self.sent_bytes);
             record.ended(outcome, error);
         }
+    }
+}
+
+/// How a guest ended whose response nobody waits for any more.
+fn outcome_at_end(driver: &mut Driver) -> Problem {
+    match driver.take_failure() {
+        None | Some(Failure::Exit(_)) => (Outcome::Ok, None),
+        Some(failure) => outcome_of(failure),
     }
 }
 

@@ -247,11 +247,8 @@ impl InvocationId {
     #[must_use]
     pub fn to_ascii(self) -> [u8; 32] {
         let mut text = [0; 32];
-        for (index, byte) in self.0.to_be_bytes().into_iter().enumerate() {
-            const DIGITS: &[u8; 16] = b"0123456789abcdef";
-            text[index * 2] = DIGITS[usize::from(byte >> 4)];
-            text[index * 2 + 1] = DIGITS[usize::from(byte & 15)];
-        }
+        // Cannot fail: 16 bytes are 32 digits.
+        let _ = hex::encode_to_slice(self.0.to_be_bytes(), &mut text);
         text
     }
 }

@@ -1,0 +1,27 @@
+# Whit. `make demo` shows it, `make test` proves it.
+
+# One folder for all builds; a release build has its own part of it.
+CARGO ?= cargo
+
+.PHONY: demo test check install clean
+
+# Builds the host, gets the guest toolchains that are missing, builds and
+# deploys every example, and keeps serving. Ends with Ctrl-C.
+demo:
+	$(CARGO) run --release --locked -p whit -- dev examples --install
+
+# The whole test suite: unit tests, end-to-end tests on the real binary, the
+# SDKs' tests and every example.
+test:
+	guest-sdk/toolchains/install rust c go python javascript
+	$(CARGO) test --workspace --locked
+
+# What the gate runs.
+check:
+	.ci/run
+
+install:
+	$(CARGO) install --locked --path host
+
+clean:
+	$(CARGO) clean
