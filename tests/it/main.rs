@@ -1,1 +1,28 @@
-//! Behaviour of the real binary, by contract.
+//! The behaviour of the real binary, by contract: each module is one, each test
+//! something that a user would notice.
+
+mod architecture;
+mod bad_uploads;
+mod cli;
+mod durability;
+mod examples;
+mod guests;
+mod http_front;
+mod isolation;
+mod limits;
+mod logs_and_receipts;
+mod revisions;
+mod routing;
+mod shutdown;
+mod streaming;
+mod upload;
+
+use tests::HostBuilder;
+
+/// The binary under test, which cargo has built from the same sources.
+const WHIT: &str = env!("CARGO_BIN_EXE_whit-under-test");
+
+/// A host with a data folder of its own.
+fn host() -> HostBuilder {
+    HostBuilder::new(WHIT)
+}

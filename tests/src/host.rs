@@ -230,6 +230,20 @@ impl Host {
         kilobytes.map_or_else(|| panic!("no {field} in {status}"), |kb: u64| kb << 10)
     }
 
+    /// The process's memory now, from where [`Self::growth_bytes`] counts.
+    #[must_use]
+    pub fn mark_memory(&self) -> u64 {
+        // 5 resets the peak: proc(5), /proc/PID/clear_refs.
+        std::fs::write(format!("/proc/{}/clear_refs", self.pid()), "5").expect("reset the peak");
+        self.memory_bytes("VmRSS")
+    }
+
+    /// How far the process's memory rose above `mark` at its highest.
+    #[must_use]
+    pub fn growth_bytes(&self, mark: u64) -> u64 {
+        self.memory_bytes("VmHWM").saturating_sub(mark)
+    }
+
     /// What the host has logged so far.
     #[must_use]
     pub fn log(&self) -> Vec<String> {

@@ -257,6 +257,17 @@ impl Connection {
         self.write(&bytes)
     }
 
+    /// Sends the head of a request whose headers say how its body comes, or that
+    /// it has none.
+    ///
+    /// # Errors
+    /// When the server has closed the connection.
+    pub fn send_head(&mut self, request: &Request) -> io::Result<()> {
+        self.bodyless = request.method == "HEAD";
+        let head = request.head(&self.address, "");
+        self.write(head.as_bytes())
+    }
+
     /// Sends the head of a request whose body follows in [`Self::chunk`]s.
     ///
     /// # Errors
@@ -289,11 +300,32 @@ impl Connection {
         self.stream.try_clone().expect("clone the socket")
     }
 
-    /// Reads the head of a response.
+    /// Reads the head of a response; interim ones are passed over.
     ///
     /// # Errors
     /// When the connection ends before or within it.
     pub fn head(&mut self) -> io::Result<Head> {
+        let head = loop {
+            let head = self.any_head()?;
+            if head.status >= 200 {
+                break head;
+            }
+        };
+        let length = head
+            .header("content-length")
+            .and_then(|length| length.parse().ok());
+        self.trailers.clear();
+        self.framing = if self.bodyless || matches!(head.status, 204 | 304) {
+            Framing::Done
+        } else if head.header("transfer-encoding") == Some("chunked") {
+            Framing::Chunked(None)
+        } else {
+            length.map_or(Framing::Close, Framing::Length)
+        };
+        Ok(head)
+    }
+
+    fn any_head(&mut self) -> io::Result<Head> {
         let end = loop {
             if let Some(end) = find(&self.buffer, b"\r\n\r\n") {
                 break end;
@@ -308,25 +340,10 @@ impl Connection {
         let status = lines.next().and_then(|line| line.split(' ').nth(1));
         let status = status.and_then(|code| code.parse().ok());
         let status = status.ok_or_else(|| io::Error::other(format!("not a response: {text:?}")))?;
-        let head = Head {
+        Ok(Head {
             status,
             headers: lines.filter_map(field).collect(),
-        };
-        if (100..200).contains(&status) {
-            return self.head();
-        }
-        let length = head
-            .header("content-length")
-            .and_then(|length| length.parse().ok());
-        self.trailers.clear();
-        self.framing = if self.bodyless || status == 204 || status == 304 {
-            Framing::Done
-        } else if head.header("transfer-encoding") == Some("chunked") {
-            Framing::Chunked(None)
-        } else {
-            length.map_or(Framing::Close, Framing::Length)
-        };
-        Ok(head)
+        })
     }
 
     /// The next piece of the body, as it arrives; none at its end.
@@ -463,7 +480,9 @@ impl Connection {
             .buffer
             .len()
             .min(usize::try_from(most).unwrap_or(usize::MAX));
-        Ok(self.buffer.drain(..length).collect())
+        // Copies blocks, not bytes: this is not an optimised build.
+        let rest = self.buffer.split_off(length);
+        Ok(std::mem::replace(&mut self.buffer, rest))
     }
 
     fn fill(&mut self) -> io::Result<usize> {
