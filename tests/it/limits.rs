@@ -184,8 +184,8 @@ fn a_request_body_over_its_limit_is_refused() {
         let answer = connection.response().expect("an answer");
         let refused = answer.status() == 413 || !answer.complete;
         assert!(refused, "{name}: {} {}", answer.status(), answer.body.len());
-        let receipts = host.admin().receipts(name, "body_too_large", 2);
-        assert_eq!(receipts.len(), 2, "{name}");
+        // Whatever the guest made of it.
+        assert_eq!(host.admin().receipts(name, "body_too_large", 2).len(), 2);
     }
 }
 
