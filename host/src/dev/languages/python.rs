@@ -46,6 +46,9 @@ const SHIM: [Embedded; 8] = [
     ),
 ];
 
+/// Names of the native files that were taken out of the dependencies.
+const REMOVED: &str = "native-code-removed.txt";
+
 pub(super) fn recognises(names: &FileNames) -> bool {
     names.has("requirements.txt") || entry(names).is_some()
 }
@@ -153,6 +156,7 @@ fn install_dependencies(
     let target = request.work.join("dependencies");
     let installed = request.work.join("dependencies.txt");
     if target.is_dir() && fs::read(&installed).is_ok_and(|present| present == wanted) {
+        tell_removed(&target, output);
         return Ok(Some(target));
     }
     if target.exists() {
@@ -173,31 +177,47 @@ fn install_dependencies(
         .arg(&list);
     quiet(&mut command);
     tools::run("pip install", &mut command, output)?;
-    remove_native_code(&target, output)?;
+    let mut removed = String::new();
+    remove_native_code(&target, &mut removed)?;
+    let list = target.join(REMOVED);
+    fs::write(&list, removed).map_err(BuildError::file("write", &list))?;
     fs::write(&installed, wanted).map_err(BuildError::file("write", &installed))?;
+    tell_removed(&target, output);
     Ok(Some(target))
 }
 
 /// Native code of this machine does not run in a component. Many packages have
 /// it only to be quicker and do without when it is not there; one that cannot
-/// fails to import, and then this line says why.
-fn remove_native_code(target: &Path, output: &mut dyn FnMut(&str)) -> Result<(), BuildError> {
-    if !target.is_dir() {
+/// fails to import.
+fn remove_native_code(folder: &Path, removed: &mut String) -> Result<(), BuildError> {
+    if !folder.is_dir() {
         return Ok(());
     }
-    for entry in fs::read_dir(target).map_err(BuildError::file("read", target))? {
-        let path = entry.map_err(BuildError::file("read", target))?.path();
+    for entry in fs::read_dir(folder).map_err(BuildError::file("read", folder))? {
+        let path = entry.map_err(BuildError::file("read", folder))?.path();
         if path.is_dir() {
-            remove_native_code(&path, output)?;
+            remove_native_code(&path, removed)?;
         } else if path
             .extension()
             .is_some_and(|end| end == "so" || end == "pyd")
         {
-            output(&format!("left out, native code: {}", path.display()));
             fs::remove_file(&path).map_err(BuildError::file("remove", &path))?;
+            removed.extend(path.file_name().map(|name| format!("{}\n", name.display())));
         }
     }
     Ok(())
+}
+
+/// Said in every build, for it explains an import that fails.
+fn tell_removed(target: &Path, output: &mut dyn FnMut(&str)) {
+    for name in fs::read_to_string(target.join(REMOVED))
+        .unwrap_or_default()
+        .lines()
+    {
+        output(&format!(
+            "left out, because native code does not run in a component: {name}"
+        ));
+    }
 }
 
 /// Keeps what steers the machine's Python, and backtraces of the tools' own
