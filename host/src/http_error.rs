@@ -236,25 +236,27 @@ pub fn outcome(outcome: Outcome) -> (StatusCode, &'static str) {
 pub struct Problem {
     /// `urn:whit:problem:` and the code.
     #[serde(rename = "type")]
-    #[schema(example = "urn:whit:problem:missing_imports")]
-    pub kind: String,
+    #[schema(value_type = String, example = "urn:whit:problem:missing_imports")]
+    pub kind: Box<str>,
     /// The kind of problem in a few words; the same for every problem of a code.
     #[schema(value_type = String)]
     pub title: Cow<'static, str>,
     /// The HTTP status.
     pub status: u16,
     /// What happened, to what, and what to do next.
-    pub detail: String,
+    #[schema(value_type = String)]
+    pub detail: Box<str>,
     /// The stable code that programs may match on.
     #[schema(value_type = String, example = "missing_imports")]
     pub code: Cow<'static, str>,
     /// The invocation, as in `X-Request-Id`, where there was one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub request_id: Option<String>,
+    #[schema(value_type = Option<String>)]
+    pub request_id: Option<Box<str>>,
     /// What went wrong below, for our log and never for the client.
     #[serde(skip)]
     #[schema(ignore)]
-    cause: Option<String>,
+    cause: Option<Box<str>>,
 }
 
 impl Problem {
@@ -272,7 +274,7 @@ impl Problem {
         let (status, text) = outcome(ended);
         let title = status.canonical_reason().unwrap_or("Client Closed Request");
         let mut problem = Self::build(status, ended.as_str(), title.into(), text.to_owned());
-        problem.request_id = id.map(|id| id.to_string());
+        problem.request_id = id.map(|id| id.to_string().into());
         problem
     }
 
@@ -283,10 +285,10 @@ impl Problem {
         detail: String,
     ) -> Self {
         Self {
-            kind: format!("{TYPE_PREFIX}{code}"),
+            kind: format!("{TYPE_PREFIX}{code}").into(),
             title,
             status: status.as_u16(),
-            detail,
+            detail: detail.into(),
             code: code.into(),
             request_id: None,
             cause: None,
@@ -298,7 +300,7 @@ impl Problem {
     pub fn internal(cause: &(dyn Error + 'static)) -> Self {
         let detail = "The host failed; nothing was changed. Its log says why.";
         let mut problem = Self::new(Code::HostError, detail);
-        problem.cause = Some(chain(cause));
+        problem.cause = Some(chain(cause).into());
         problem
     }
 
@@ -385,7 +387,7 @@ impl From<StorageError> for Problem {
                 let detail = "The data folder's disk is full. Nothing was changed, and functions \
                               keep answering; free some space and try again.";
                 let mut problem = Self::new(Code::DiskFull, detail);
-                problem.cause = Some(chain(&error));
+                problem.cause = Some(chain(&error).into());
                 problem
             }
             StorageError::Failed { .. } => Self::internal(&error),

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::State;
 
-use super::AdminState;
 use super::extract::{ApiQuery, InvocationPath, function_id, page_limit};
 use super::types::{InvocationsQuery, Page, ReceiptView};
+use super::{AdminState, blocking};
 use crate::http_error::{Code, Problem};
 use crate::model::invocation::Outcome;
 use crate::telemetry::receipts::ReceiptQuery;
@@ -72,15 +72,6 @@ pub(super) async fn get(
         );
         Problem::new(Code::NotFound, detail)
     })
-}
-
-/// Runs what waits for the disk on a thread that may wait.
-async fn blocking<T: Send + 'static>(
-    read: impl FnOnce() -> T + Send + 'static,
-) -> Result<T, Problem> {
-    tokio::task::spawn_blocking(read)
-        .await
-        .map_err(|error| Problem::internal(&error))
 }
 
 fn outcome(text: &str) -> Result<Outcome, Problem> {

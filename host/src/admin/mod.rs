@@ -2,7 +2,7 @@
 //!
 //! A handler reads its request, calls the registry or the telemetry, and shows
 //! the answer. Decisions are made below; every error is a
-//! [`Problem`](crate::http_error::Problem).
+//! [`Problem`].
 
 mod auth;
 mod drain;
@@ -102,6 +102,15 @@ pub fn router(state: AdminState) -> axum::Router {
         .method_not_allowed_fallback(method_not_allowed)
         .layer(middleware::map_request(drain::unread_body))
         .with_state(state)
+}
+
+/// Runs what waits for the disk on a thread that may wait.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, Problem> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|error| Problem::internal(&error))
 }
 
 async fn not_found(uri: http::Uri) -> Problem {

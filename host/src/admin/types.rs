@@ -126,7 +126,7 @@ pub struct PublishedView {
 /// `"256MiB"` or a number of bytes, times `"10s"` or a number of milliseconds.
 ///
 /// Only for the OpenAPI document: it is read as a
-/// [`FunctionSpec`](crate::model::spec::FunctionSpec).
+/// [`FunctionSpec`].
 #[derive(Debug, Default, Serialize, ToSchema)]
 #[schema(as = FunctionSpec)]
 pub struct SpecDocument {
