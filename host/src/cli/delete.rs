@@ -36,7 +36,7 @@ pub(super) async fn run(args: DeleteArgs, global: &Global) -> anyhow::Result<Exi
     }
     client.delete(&args.name).await?;
     if global.json {
-        output::json(&json!({ "deleted": args.name }))?;
+        output::document(&json!({ "deleted": args.name }))?;
     } else {
         output::line(format!("{GREEN}deleted{GREEN:#} {}", args.name))?;
     }

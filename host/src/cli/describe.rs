@@ -6,8 +6,8 @@ use clap::Args;
 
 use super::Global;
 use super::client::Client;
-use super::deploy::curl_lines;
 use super::output::{self, BOLD, DIM};
+use super::suggest::curl_lines;
 use crate::admin::types::{FunctionView, RevisionView};
 use crate::model::ids::FunctionName;
 use crate::model::quantity::{ByteSize, Millis};
@@ -22,7 +22,7 @@ pub(super) struct DescribeArgs {
 pub(super) async fn run(args: DescribeArgs, global: &Global) -> anyhow::Result<ExitCode> {
     let function = Client::find(global)?.function(&args.name).await?;
     if global.json {
-        output::json(&function)?;
+        output::document(&function)?;
     } else {
         output::line(describe(&function))?;
     }

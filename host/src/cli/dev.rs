@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::Args;
+use futures::{StreamExt, stream};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tokio::io::{AsyncBufReadExt, BufReader};
@@ -14,9 +15,10 @@ use tokio::process::{Child, ChildStdin, Command};
 use tokio::task::JoinSet;
 
 use super::client::{Client, DEV_DATA};
-use super::deploy::{curl_lines, deploy};
+use super::deploy::deploy;
 use super::output::{self, BOLD, DIM, GREEN, RED, YELLOW};
 use super::project::{self, Project, Selection, Unit};
+use super::suggest::{curl_lines, readme_line};
 use super::{Global, builder, logs};
 use crate::admin::types::{FunctionView, PublishedView};
 use crate::dev::languages::Language;
@@ -26,6 +28,8 @@ use crate::model::ids::FunctionName;
 /// Longest wait for the host to start, and to end.
 const HOST_START_MAX: Duration = Duration::from_secs(30);
 const HOST_STOP_MAX: Duration = Duration::from_secs(15);
+/// Builds at the same time. Most tools use one core for most of their time.
+const BUILDS_MAX: usize = 2;
 /// Pause before a log that broke off is followed again.
 const LOG_RETRY: Duration = Duration::from_secs(1);
 
@@ -220,24 +224,29 @@ impl<'a> Session<'a> {
                 (language, tools.join("; "))
             })
             .collect();
+        let mut changed = Vec::new();
         for unit in &project.units {
             let source = fingerprint(unit.place()).ok();
             let same = |built: &Built| built.unit == *unit && built.source == source;
             if self.built.get(&unit.name).is_some_and(same) {
                 continue;
             }
-            self.built.insert(
-                unit.name.clone(),
-                Built {
-                    unit: unit.clone(),
-                    source,
-                },
-            );
-            if let Some(reason) = unit.language().and_then(|language| missing.get(&language)) {
-                self.skipped(unit, reason)?;
-                continue;
+            let built = Built {
+                unit: unit.clone(),
+                source,
+            };
+            self.built.insert(unit.name.clone(), built);
+            match unit.language().and_then(|language| missing.get(&language)) {
+                Some(reason) => self.skipped(unit, reason)?,
+                None => changed.push(unit),
             }
-            match deploy(unit, project, &self.client, true, self.json).await {
+        }
+        let (client, json) = (&self.client.clone(), self.json);
+        let mut deploys = stream::iter(changed)
+            .map(|unit| async move { (unit, deploy(unit, project, client, true, json).await) })
+            .buffer_unordered(BUILDS_MAX);
+        while let Some((unit, deployed)) = deploys.next().await {
+            match deployed {
                 Ok(published) => self.deployed(published)?,
                 Err(error) => self.failed(Some(&unit.name), &error)?,
             }
@@ -316,7 +325,15 @@ impl<'a> Session<'a> {
         }
         let root = project.root.display();
         output::line(format!("{DIM} watching {root}; Ctrl-C ends{DIM:#}"))?;
-        let all: Vec<String> = self.deployed.values().flat_map(curl_lines).collect();
+        let lines = |function: &FunctionView| {
+            let built = project
+                .units
+                .iter()
+                .find(|unit| unit.name.as_str() == function.name);
+            let line = built.and_then(|unit| readme_line(function, unit.place()));
+            line.map_or_else(|| curl_lines(function), |line| vec![line])
+        };
+        let all: Vec<String> = self.deployed.values().flat_map(lines).collect();
         if all.is_empty() {
             let hint = if self.args.install {
                 ""

@@ -195,16 +195,15 @@ async fn print_json(response: Response) -> anyhow::Result<()> {
             _ => drop(headers.insert(name.to_string(), value.into())),
         }
     }
-    let mut document = json!({ "status": status, "headers": headers });
     let body = response
         .bytes()
         .await
         .context("the function's response broke off")?;
-    match std::str::from_utf8(&body) {
-        Ok(text) => document["body"] = text.into(),
-        Err(_) => document["body_hex"] = hex::encode(&body).into(),
-    }
-    output::json(&document)
+    let (key, body) = match std::str::from_utf8(&body) {
+        Ok(text) => ("body", text.to_owned()),
+        Err(_) => ("body_hex", hex::encode(&body)),
+    };
+    output::document(&json!({ "status": status, "headers": headers, key: body }))
 }
 
 #[cfg(test)]

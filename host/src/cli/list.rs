@@ -9,7 +9,7 @@ use super::output;
 pub(super) async fn run(global: &Global) -> anyhow::Result<ExitCode> {
     let functions = Client::find(global)?.functions().await?;
     if global.json {
-        output::json(&functions)?;
+        output::document(&functions)?;
         return Ok(ExitCode::SUCCESS);
     }
     if functions.is_empty() {

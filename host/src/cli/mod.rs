@@ -17,12 +17,15 @@ mod project;
 mod revisions;
 mod rollback;
 mod serve;
+mod suggest;
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
-use clap::{Args, Parser, Subcommand};
+use clap::parser::ValueSource;
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::engine::{compile, compile_child};
 
@@ -74,6 +77,9 @@ struct Global {
         help_heading = "Host"
     )]
     data_dir: Option<PathBuf>,
+    /// Whether that was a flag, rather than the environment variable.
+    #[arg(skip)]
+    data_dir_is_flag: bool,
 }
 
 #[derive(Debug, Subcommand)]
@@ -113,12 +119,21 @@ struct UsageError(String);
 #[must_use]
 pub fn main() -> ExitCode {
     // Before anything else: a compile child confines itself before it does more.
-    let mut arguments = std::env::args().skip(1);
-    if arguments.next().as_deref() == Some(compile::CHILD_COMMAND) {
-        let arguments: Vec<String> = arguments.collect();
-        return compile_child::main(&arguments);
+    let mut arguments = std::env::args_os().skip(1);
+    if arguments
+        .next()
+        .is_some_and(|command| command == compile::CHILD_COMMAND)
+    {
+        let text = |argument: OsString| argument.to_string_lossy().into_owned();
+        return compile_child::main(&arguments.map(text).collect::<Vec<String>>());
     }
-    let cli = Cli::parse();
+    let matches = Cli::command().get_matches();
+    let mut cli = match Cli::from_arg_matches(&matches) {
+        Ok(cli) => cli,
+        Err(error) => error.exit(),
+    };
+    cli.global.data_dir_is_flag =
+        matches.value_source("data_dir") == Some(ValueSource::CommandLine);
     let json = cli.global.json;
     match run(cli) {
         Ok(code) => code,
@@ -171,8 +186,6 @@ async fn dispatch(command: Command, global: &Global) -> anyhow::Result<ExitCode>
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     #[test]

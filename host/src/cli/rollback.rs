@@ -24,7 +24,7 @@ pub(super) async fn run(args: RollbackArgs, global: &Global) -> anyhow::Result<E
         .roll_back(&args.name, revision)
         .await?;
     if global.json {
-        output::json(&function)?;
+        output::document(&function)?;
     } else {
         let now = function
             .active

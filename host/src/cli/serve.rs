@@ -61,7 +61,7 @@ pub(super) fn run(args: ServeArgs, global: &Global) -> anyhow::Result<ExitCode> 
         .build()
         .context("start the asynchronous runtime")?;
     let ready = |addresses: &Addresses| announce(addresses, args.ready_json || global.json);
-    runtime.block_on(async {
+    let served = runtime.block_on(async {
         let signalled = shutdown::signalled().context("install the signal handlers")?;
         let stop = async {
             if args.until_stdin_ends {
@@ -75,7 +75,10 @@ pub(super) fn run(args: ServeArgs, global: &Global) -> anyhow::Result<ExitCode> 
         };
         server::run(config, ready, stop).await?;
         Ok(ExitCode::SUCCESS)
-    })
+    });
+    // What is left at most waits for standard input, which may never end.
+    runtime.shutdown_background();
+    served
 }
 
 /// With `RUST_BACKTRACE` set, every error that is made and handled on the way
@@ -93,9 +96,11 @@ fn start_again_without_backtraces() -> anyhow::Error {
 }
 
 fn flags(args: &ServeArgs, global: &Global) -> Flags {
+    // One from the environment is read there, and `--check` says so.
     let data_dir = global
         .data_dir
         .as_ref()
+        .filter(|_| global.data_dir_is_flag)
         .map(|folder| folder.display().to_string());
     let given = [
         ("listen", args.listen.clone()),
