@@ -36,10 +36,7 @@ pub(super) async fn require(
     request: Request,
     next: Next,
 ) -> Result<Response, Problem> {
-    let given = request
-        .headers()
-        .get(header::AUTHORIZATION)
-        .map(|value| value.as_bytes());
+    let given = request.headers().get(header::AUTHORIZATION).map(|value| value.as_bytes());
     let why = match given.and_then(bearer) {
         Some(token) if state.token.matches(token) => return Ok(next.run(request).await),
         Some(_) => "The token is not the one of this host",
@@ -55,9 +52,7 @@ pub(super) async fn require(
 fn bearer(header: &[u8]) -> Option<&[u8]> {
     const SCHEME: &[u8] = b"bearer ";
     let (scheme, token) = header.split_at_checked(SCHEME.len())?;
-    scheme
-        .eq_ignore_ascii_case(SCHEME)
-        .then(|| token.trim_ascii())
+    scheme.eq_ignore_ascii_case(SCHEME).then(|| token.trim_ascii())
 }
 
 #[cfg(test)]
@@ -68,12 +63,7 @@ mod tests {
     fn only_the_token_matches() {
         let token = AdminToken::new("0123456789abcdef");
         assert!(token.matches(b"0123456789abcdef"));
-        for wrong in [
-            &b""[..],
-            b"0123456789abcde",
-            b"0123456789abcdefg",
-            b"0123456789ABCDEF",
-        ] {
+        for wrong in [&b""[..], b"0123456789abcde", b"0123456789abcdefg", b"0123456789ABCDEF"] {
             assert!(!token.matches(wrong));
         }
     }

@@ -42,10 +42,7 @@ pub(super) async fn list(
     let mut receipts = blocking(move || telemetry.receipts.list(&query)).await?;
     let more = receipts.len() > limit;
     receipts.truncate(limit);
-    let next = receipts
-        .last()
-        .filter(|_| more)
-        .map(|last| last.id.to_string());
+    let next = receipts.last().filter(|_| more).map(|last| last.id.to_string());
     let items = receipts.into_iter().map(ReceiptView::from).collect();
     Ok(Json(Page { items, next }))
 }
@@ -76,15 +73,9 @@ pub(super) async fn get(
 
 fn outcome(text: &str) -> Result<Outcome, Problem> {
     text.parse().map_err(|()| {
-        let known: Vec<&str> = Outcome::ALL
-            .iter()
-            .map(|outcome| outcome.as_str())
-            .collect();
+        let known: Vec<&str> = Outcome::ALL.iter().map(|outcome| outcome.as_str()).collect();
         let text: String = text.chars().take(80).collect();
-        let detail = format!(
-            "There is no outcome {text:?}; known are {}.",
-            known.join(", ")
-        );
+        let detail = format!("There is no outcome {text:?}; known are {}.", known.join(", "));
         Problem::new(Code::InvalidRequest, detail)
     })
 }

@@ -67,12 +67,8 @@ pub(super) async fn read(
     .await?;
     let tail = stream::iter(tail).map(|line| ndjson(&LogLineView::from(&line)));
     let closing = state.closing.clone();
-    let follower = receiver.map(|receiver| Follower {
-        receiver,
-        function: id,
-        invocation,
-        closing,
-    });
+    let follower =
+        receiver.map(|receiver| Follower { receiver, function: id, invocation, closing });
     let next = stream::iter(follower).flat_map(Follower::lines);
     let body = Body::from_stream(tail.chain(next).map(Ok::<_, std::convert::Infallible>));
     let kind = HeaderValue::from_static("application/x-ndjson");
@@ -104,9 +100,7 @@ impl Follower {
             };
             match received {
                 Ok(line) => {
-                    let wanted = self
-                        .invocation
-                        .is_none_or(|wanted| line.invocation == wanted);
+                    let wanted = self.invocation.is_none_or(|wanted| line.invocation == wanted);
                     if wanted {
                         return Some(LogLineView::from(&*line));
                     }
@@ -187,15 +181,8 @@ mod tests {
             sender.send(line(text)).unwrap();
         }
         let skipped = follower.next().await.unwrap();
-        assert!(
-            skipped.text.starts_with("2 lines were skipped"),
-            "{}",
-            skipped.text
-        );
-        assert_eq!(
-            (skipped.stream.as_str(), skipped.invocation),
-            ("host", None)
-        );
+        assert!(skipped.text.starts_with("2 lines were skipped"), "{}", skipped.text);
+        assert_eq!((skipped.stream.as_str(), skipped.invocation), ("host", None));
         assert_eq!(follower.next().await.unwrap().text, "c");
     }
 

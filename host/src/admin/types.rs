@@ -298,10 +298,8 @@ pub struct ReceiptView {
 
 impl From<Receipt> for ReceiptView {
     fn from(receipt: Receipt) -> Self {
-        let (tenant, function) = receipt
-            .function
-            .map(|id| (id.tenant.to_string(), id.name.to_string()))
-            .unzip();
+        let (tenant, function) =
+            receipt.function.map(|id| (id.tenant.to_string(), id.name.to_string())).unzip();
         Self {
             id: receipt.id.to_string(),
             unix_ms: receipt.id.unix_ms(),

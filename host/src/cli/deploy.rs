@@ -102,28 +102,18 @@ pub(super) async fn deploy(
 ) -> anyhow::Result<PublishedView> {
     let component = builder::build(unit, project, quiet).await?;
     let _progress = Progress::start(format!("deploying {}", unit.name), quiet);
-    client
-        .publish(&unit.name, &component, unit.spec.as_ref(), activate)
-        .await
+    client.publish(&unit.name, &component, unit.spec.as_ref(), activate).await
 }
 
 /// What people read about a deployed function.
 fn describe(published: &PublishedView) -> String {
-    let PublishedView {
-        created,
-        revision,
-        function,
-    } = published;
+    let PublishedView { created, revision, function } = published;
     let what = match (created, revision.active) {
         (true, true) => "deployed",
         (true, false) => "published",
         (false, _) => "unchanged",
     };
-    let url = if revision.active {
-        &function.url
-    } else {
-        &revision.url
-    };
+    let url = if revision.active { &function.url } else { &revision.url };
     format!(
         "{GREEN}{what}{GREEN:#} {} {DIM}revision {}, {}, {}{DIM:#}\n  {}",
         function.name,

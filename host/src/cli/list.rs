@@ -29,14 +29,7 @@ pub(super) async fn run(global: &Global) -> anyhow::Result<ExitCode> {
             ],
             None => {
                 let none = || "-".to_owned();
-                vec![
-                    function.name.clone(),
-                    none(),
-                    none(),
-                    none(),
-                    none(),
-                    function.url.clone(),
-                ]
+                vec![function.name.clone(), none(), none(), none(), none(), function.url.clone()]
             }
         })
         .collect();

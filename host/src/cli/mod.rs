@@ -31,12 +31,7 @@ use crate::engine::{compile, compile_child};
 
 /// A WebAssembly function host: upload a module, call its URL.
 #[derive(Debug, Parser)]
-#[command(
-    name = "whit",
-    version,
-    max_term_width = 100,
-    disable_help_subcommand = true
-)]
+#[command(name = "whit", version, max_term_width = 100, disable_help_subcommand = true)]
 struct Cli {
     #[command(flatten)]
     global: Global,
@@ -51,31 +46,13 @@ struct Global {
     #[arg(long, global = true)]
     json: bool,
     /// Address of a host's admin API, such as http://10.0.0.5:8081
-    #[arg(
-        long,
-        global = true,
-        value_name = "URL",
-        env = "WHIT_HOST",
-        help_heading = "Host"
-    )]
+    #[arg(long, global = true, value_name = "URL", env = "WHIT_HOST", help_heading = "Host")]
     host: Option<String>,
     /// The host's admin token; better given as the environment variable
-    #[arg(
-        long,
-        global = true,
-        env = "WHIT_TOKEN",
-        hide_env_values = true,
-        help_heading = "Host"
-    )]
+    #[arg(long, global = true, env = "WHIT_TOKEN", hide_env_values = true, help_heading = "Host")]
     token: Option<String>,
     /// Data folder of the host on this machine [default: ~/.local/share/whit/data]
-    #[arg(
-        long,
-        global = true,
-        value_name = "DIR",
-        env = "WHIT_DATA_DIR",
-        help_heading = "Host"
-    )]
+    #[arg(long, global = true, value_name = "DIR", env = "WHIT_DATA_DIR", help_heading = "Host")]
     data_dir: Option<PathBuf>,
     /// Whether that was a flag, rather than the environment variable.
     #[arg(skip)]
@@ -120,10 +97,7 @@ struct UsageError(String);
 pub fn main() -> ExitCode {
     // Before anything else: a compile child confines itself before it does more.
     let mut arguments = std::env::args_os().skip(1);
-    if arguments
-        .next()
-        .is_some_and(|command| command == compile::CHILD_COMMAND)
-    {
+    if arguments.next().is_some_and(|command| command == compile::CHILD_COMMAND) {
         let text = |argument: OsString| argument.to_string_lossy().into_owned();
         return compile_child::main(&arguments.map(text).collect::<Vec<String>>());
     }

@@ -53,9 +53,7 @@ pub(super) fn json_line(value: &impl Serialize) -> anyhow::Result<()> {
 
 /// Prints what ended the command, with everything below it, and what to try.
 pub(super) fn error(error: &anyhow::Error, json: bool) {
-    let api = error
-        .chain()
-        .find_map(|cause| cause.downcast_ref::<ApiError>());
+    let api = error.chain().find_map(|cause| cause.downcast_ref::<ApiError>());
     let code = api.map(|api| api.problem.code.as_ref());
     if json {
         return note(json!({ "error": format!("{error:#}"), "code": code }).to_string());
@@ -171,12 +169,8 @@ impl Progress {
 
     /// Shows a tool's latest line beside what goes on.
     pub(super) fn detail(&self, line: &str) {
-        let line: String = line
-            .chars()
-            .filter(|character| !character.is_control())
-            .collect();
-        self.bar
-            .set_message(format!("{}: {}", self.what, line.trim()));
+        let line: String = line.chars().filter(|character| !character.is_control()).collect();
+        self.bar.set_message(format!("{}: {}", self.what, line.trim()));
     }
 }
 

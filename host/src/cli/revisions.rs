@@ -35,14 +35,7 @@ pub(super) async fn run(args: RevisionsArgs, global: &Global) -> anyhow::Result<
             ]
         })
         .collect();
-    let heading = [
-        "REVISION",
-        "TRAFFIC",
-        "KIND",
-        "SIZE",
-        "DEPLOYED (UTC)",
-        "DIGEST",
-    ];
+    let heading = ["REVISION", "TRAFFIC", "KIND", "SIZE", "DEPLOYED (UTC)", "DIGEST"];
     output::line(output::table(&heading, &rows))?;
     Ok(ExitCode::SUCCESS)
 }

@@ -87,8 +87,10 @@ pub(super) fn run(args: ServeArgs, global: &Global) -> anyhow::Result<ExitCode> 
 /// safely in a running process: so the process replaces itself. Panics keep
 /// their backtraces. Returns only if that failed.
 fn start_again_without_backtraces() -> anyhow::Error {
-    let arguments = std::env::args_os().skip(1);
+    let mut arguments = std::env::args_os();
+    let name = arguments.next().unwrap_or_else(|| "whit".into());
     let error = std::process::Command::new("/proc/self/exe")
+        .arg0(name)
         .args(arguments)
         .env("RUST_LIB_BACKTRACE", "0")
         .exec();
@@ -107,14 +109,8 @@ fn flags(args: &ServeArgs, global: &Global) -> Flags {
         ("admin_listen", args.admin_listen.clone()),
         ("data_dir", data_dir),
     ];
-    let settings = given
-        .into_iter()
-        .filter_map(|(name, value)| Some((name, value?)))
-        .collect();
-    Flags {
-        config: args.config.clone(),
-        settings,
-    }
+    let settings = given.into_iter().filter_map(|(name, value)| Some((name, value?))).collect();
+    Flags { config: args.config.clone(), settings }
 }
 
 /// The one line on standard output: for people, or for programs.
@@ -122,10 +118,7 @@ fn announce(addresses: &Addresses, json: bool) {
     let line = if json {
         serde_json::json!({ "data": addresses.data, "admin": addresses.admin }).to_string()
     } else {
-        format!(
-            "ready: functions at {}, admin API at {}",
-            addresses.data, addresses.admin
-        )
+        format!("ready: functions at {}, admin API at {}", addresses.data, addresses.admin)
     };
     // Nobody reads it: the host runs all the same.
     let _ = output::line(&line);

@@ -7,12 +7,8 @@ use crate::admin::types::FunctionView;
 use crate::model::route::Segment;
 
 /// What READMEs call the host: where it answers unless told otherwise.
-const USUAL_HOSTS: [&str; 4] = [
-    "http://127.0.0.1:8080",
-    "http://localhost:8080",
-    "127.0.0.1:8080",
-    "localhost:8080",
-];
+const USUAL_HOSTS: [&str; 4] =
+    ["http://127.0.0.1:8080", "http://localhost:8080", "127.0.0.1:8080", "localhost:8080"];
 
 /// A line to try a URL.
 pub(super) fn curl(url: &str) -> String {
@@ -42,11 +38,7 @@ pub(super) fn curl_lines(function: &FunctionView) -> Vec<String> {
 /// The line that the README beside a function's source tries first, for the
 /// host that runs here; it knows what the function wants better than we do.
 pub(super) fn readme_line(function: &FunctionView, source: &Path) -> Option<String> {
-    let folder = if source.is_dir() {
-        source
-    } else {
-        source.parent()?
-    };
+    let folder = if source.is_dir() { source } else { source.parent()? };
     let readme = fs::read_to_string(folder.join("README.md")).ok()?;
     let own_path = format!("/{}", function.name);
     let line = readme
@@ -70,9 +62,7 @@ fn with_file(line: &str, folder: &Path) -> String {
     };
     let path = folder.join(name);
     let here = std::env::current_dir().unwrap_or_default();
-    let path = path
-        .strip_prefix(&here)
-        .map_or_else(|_| path.clone(), PathBuf::from);
+    let path = path.strip_prefix(&here).map_or_else(|_| path.clone(), PathBuf::from);
     line.replacen(&format!("@{name}"), &format!("@{}", path.display()), 1)
 }
 
@@ -151,9 +141,6 @@ mod tests {
         fs::write(folder.path().join("in.png"), "").unwrap();
         let line = readme("$ curl --data-binary @in.png 127.0.0.1:8080/a/").unwrap();
         let path = folder.path().join("in.png");
-        assert!(
-            line.contains(&format!("@{} http", path.display())),
-            "{line}"
-        );
+        assert!(line.contains(&format!("@{} http", path.display())), "{line}");
     }
 }

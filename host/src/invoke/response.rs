@@ -170,12 +170,8 @@ impl GuestResponse {
     }
 
     fn size_hint(&self) -> SizeHint {
-        let buffered: u64 = self
-            .buffered
-            .iter()
-            .filter_map(|frame| frame.data_ref())
-            .map(length)
-            .sum();
+        let buffered: u64 =
+            self.buffered.iter().filter_map(|frame| frame.data_ref()).map(length).sum();
         if self.ended {
             return SizeHint::with_exact(buffered);
         }
@@ -262,10 +258,7 @@ impl GuestResponse {
             let error = format!("the response is over its limit of {} bytes", self.bytes_max);
             return Err((Outcome::OutputLimit, Some(error)));
         }
-        if self
-            .declared_bytes
-            .is_some_and(|declared| self.produced_bytes > declared)
-        {
+        if self.declared_bytes.is_some_and(|declared| self.produced_bytes > declared) {
             let error = "the guest sent more than the length that it declared".to_owned();
             return Err((Outcome::NoResponse, Some(error)));
         }
@@ -338,12 +331,7 @@ impl<B> RequestBody<B> {
     /// Reads `body` up to `bytes_max`.
     #[must_use]
     pub fn new(body: B, meter: Arc<crate::engine::limits::Meter>, bytes_max: u64) -> Self {
-        Self {
-            body,
-            meter,
-            bytes_max,
-            bytes: 0,
-        }
+        Self { body, meter, bytes_max, bytes: 0 }
     }
 }
 
@@ -365,9 +353,7 @@ where
             Some(Ok(frame)) => frame,
         };
         this.bytes += frame.data_ref().map_or(0, length);
-        this.meter
-            .request_bytes
-            .store(this.bytes, Ordering::Relaxed);
+        this.meter.request_bytes.store(this.bytes, Ordering::Relaxed);
         if this.bytes > this.bytes_max {
             this.meter.request_too_large.store(true, Ordering::Relaxed);
             return Poll::Ready(Some(Err(Self::Error::TooLarge(this.bytes_max))));

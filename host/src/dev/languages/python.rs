@@ -20,30 +20,18 @@ const SHIM: [Embedded; 8] = [
         "whit_adapter/componentize.py",
         include_str!("../../../../guest-sdk/python/whit_adapter/componentize.py"),
     ),
-    (
-        "whit_adapter/entry.py",
-        include_str!("../../../../guest-sdk/python/whit_adapter/entry.py"),
-    ),
+    ("whit_adapter/entry.py", include_str!("../../../../guest-sdk/python/whit_adapter/entry.py")),
     (
         "whit_adapter/exchange.py",
         include_str!("../../../../guest-sdk/python/whit_adapter/exchange.py"),
     ),
-    (
-        "whit_adapter/find.py",
-        include_str!("../../../../guest-sdk/python/whit_adapter/find.py"),
-    ),
+    ("whit_adapter/find.py", include_str!("../../../../guest-sdk/python/whit_adapter/find.py")),
     (
         "whit_adapter/http_server.py",
         include_str!("../../../../guest-sdk/python/whit_adapter/http_server.py"),
     ),
-    (
-        "whit_adapter/wasi.py",
-        include_str!("../../../../guest-sdk/python/whit_adapter/wasi.py"),
-    ),
-    (
-        "whit_adapter/wsgi.py",
-        include_str!("../../../../guest-sdk/python/whit_adapter/wsgi.py"),
-    ),
+    ("whit_adapter/wasi.py", include_str!("../../../../guest-sdk/python/whit_adapter/wasi.py")),
+    ("whit_adapter/wsgi.py", include_str!("../../../../guest-sdk/python/whit_adapter/wsgi.py")),
 ];
 
 /// Names of the native files that were taken out of the dependencies.
@@ -73,10 +61,7 @@ pub(super) fn build(
     let module = entry(&names).ok_or_else(|| {
         BuildError::source(
             folder,
-            format!(
-                "no Python file to start from; name it one of {}",
-                ENTRIES.join(", ")
-            ),
+            format!("no Python file to start from; name it one of {}", ENTRIES.join(", ")),
         )
     })?;
     let shim = request.work.join("shim");
@@ -164,13 +149,7 @@ fn install_dependencies(
     }
     let mut command = Command::new(request.toolchains.python_program("python"));
     command
-        .args([
-            "-m",
-            "pip",
-            "install",
-            "--quiet",
-            "--disable-pip-version-check",
-        ])
+        .args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check"])
         .arg("--target")
         .arg(&target)
         .arg("--requirement")
@@ -197,10 +176,7 @@ fn remove_native_code(folder: &Path, removed: &mut String) -> Result<(), BuildEr
         let path = entry.map_err(BuildError::file("read", folder))?.path();
         if path.is_dir() {
             remove_native_code(&path, removed)?;
-        } else if path
-            .extension()
-            .is_some_and(|end| end == "so" || end == "pyd")
-        {
+        } else if path.extension().is_some_and(|end| end == "so" || end == "pyd") {
             fs::remove_file(&path).map_err(BuildError::file("remove", &path))?;
             removed.extend(path.file_name().map(|name| format!("{}\n", name.display())));
         }
@@ -210,21 +186,13 @@ fn remove_native_code(folder: &Path, removed: &mut String) -> Result<(), BuildEr
 
 /// Said in every build, for it explains an import that fails.
 fn tell_removed(target: &Path, output: &mut dyn FnMut(&str)) {
-    for name in fs::read_to_string(target.join(REMOVED))
-        .unwrap_or_default()
-        .lines()
-    {
-        output(&format!(
-            "left out, because native code does not run in a component: {name}"
-        ));
+    for name in fs::read_to_string(target.join(REMOVED)).unwrap_or_default().lines() {
+        output(&format!("left out, because native code does not run in a component: {name}"));
     }
 }
 
 /// Keeps what steers the machine's Python, and backtraces of the tools' own
 /// code, away from a build.
 fn quiet(command: &mut Command) {
-    command
-        .env_remove("PYTHONHOME")
-        .env("RUST_BACKTRACE", "0")
-        .env("PYTHONDONTWRITEBYTECODE", "1");
+    command.env_remove("PYTHONHOME").env("RUST_BACKTRACE", "0").env("PYTHONDONTWRITEBYTECODE", "1");
 }
