@@ -157,7 +157,15 @@ impl Invoker {
         let log =
             Arc::new(GuestLog::new(source, telemetry, Arc::clone(&meter), limits.log_bytes_max));
         record.called(Arc::clone(&log));
-        let (protocol, answer) = protocol(target.kind, incoming, record, &limits, body_bytes);
+        let Incoming { request, authority, prefix, peer } = incoming;
+        let (head, body) = request.into_parts();
+        let mut body = RequestBody::new(body, Arc::clone(&meter), limits.request_body_bytes_max);
+        if head.headers.contains_key(http::header::EXPECT) {
+            body.welcome().await;
+        }
+        let request = Request::from_parts(head, body);
+        let incoming = Incoming { request, authority, prefix, peer };
+        let (protocol, answer) = protocol(target.kind, incoming, body_bytes);
         let call = Call {
             protocol,
             environment: Arc::clone(&target.environment),
@@ -218,24 +226,20 @@ enum AwaitedAnswer {
 fn protocol<B>(
     kind: GuestKind,
     incoming: Incoming<B>,
-    record: &Record,
-    limits: &crate::model::limits::Limits,
     body_bytes: Option<u64>,
-) -> (Protocol<RequestBody<B>>, AwaitedAnswer) {
+) -> (Protocol<B>, AwaitedAnswer) {
     let Incoming { request, authority, prefix, peer } = incoming;
     let bodyless = request.method() == Method::HEAD;
-    let (head, body) = request.into_parts();
-    let body = RequestBody::new(body, Arc::clone(&record.meter), limits.request_body_bytes_max);
     match kind {
         GuestKind::Http02 | GuestKind::Http03 => {
             let (reply, awaited) = oneshot::channel();
-            let request = Request::from_parts(head, body);
             (Protocol::Http { request, reply }, AwaitedAnswer::Http { reply: awaited, bodyless })
         }
         GuestKind::Cgi01 | GuestKind::Cgi02 | GuestKind::Cgi03 => {
             let (stdout, chunks) = mpsc::channel(CGI_CHUNKS);
+            let (head, stdin) = request.into_parts();
             let variables = cgi::variables(&head, &prefix, &authority, peer, body_bytes);
-            let protocol = Protocol::Cgi { variables, stdin: body, stdout };
+            let protocol = Protocol::Cgi { variables, stdin, stdout };
             (protocol, AwaitedAnswer::Cgi { chunks, bodyless })
         }
     }

@@ -325,13 +325,35 @@ pub struct RequestBody<B> {
     meter: Arc<crate::engine::limits::Meter>,
     bytes_max: u64,
     bytes: u64,
+    /// What [`Self::welcome`] found.
+    ahead: Option<Frame<Bytes>>,
 }
 
 impl<B> RequestBody<B> {
     /// Reads `body` up to `bytes_max`.
     #[must_use]
     pub fn new(body: B, meter: Arc<crate::engine::limits::Meter>, bytes_max: u64) -> Self {
-        Self { body, meter, bytes_max, bytes: 0 }
+        Self { body, meter, bytes_max, bytes: 0, ahead: None }
+    }
+}
+
+impl<B> RequestBody<B>
+where
+    B: Body<Data = Bytes> + Unpin,
+{
+    /// For a client that waits for `100 Continue`: it is sent when the body is
+    /// first asked for, but not after the response has begun, and guests that
+    /// stream begin theirs first. So the body is asked for here, and the
+    /// connection gets a turn to say it.
+    pub async fn welcome(&mut self) {
+        std::future::poll_fn(|context| {
+            if let Poll::Ready(Some(Ok(frame))) = Pin::new(&mut self.body).poll_frame(context) {
+                self.ahead = Some(frame);
+            }
+            Poll::Ready(())
+        })
+        .await;
+        tokio::task::yield_now().await;
     }
 }
 
@@ -347,10 +369,13 @@ where
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
         let this = self.get_mut();
-        let frame = match std::task::ready!(Pin::new(&mut this.body).poll_frame(context)) {
-            None => return Poll::Ready(None),
-            Some(Err(_)) => return Poll::Ready(Some(Err(Self::Error::Incomplete))),
-            Some(Ok(frame)) => frame,
+        let frame = match this.ahead.take() {
+            Some(frame) => frame,
+            None => match std::task::ready!(Pin::new(&mut this.body).poll_frame(context)) {
+                None => return Poll::Ready(None),
+                Some(Err(_)) => return Poll::Ready(Some(Err(Self::Error::Incomplete))),
+                Some(Ok(frame)) => frame,
+            },
         };
         this.bytes += frame.data_ref().map_or(0, length);
         this.meter.request_bytes.store(this.bytes, Ordering::Relaxed);
@@ -362,10 +387,11 @@ where
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.ahead.is_none() && self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        // What is ahead is not in the body's own hint any more.
+        if self.ahead.is_some() { SizeHint::default() } else { self.body.size_hint() }
     }
 }
