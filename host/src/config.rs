@@ -20,39 +20,15 @@ const SETTINGS: &[(&str, &str, &str)] = &[
     ("admin_listen", "127.0.0.1:8081", "address of the admin API"),
     ("data_dir", "", "folder for everything that must survive"),
     ("instances_max", "1000", "guests that run at the same time"),
-    (
-        "connections_max",
-        "10000",
-        "client connections at the same time",
-    ),
+    ("connections_max", "10000", "client connections at the same time"),
     ("component_max", "100MiB", "largest upload"),
-    (
-        "memory_max",
-        "4GiB",
-        "most memory that a function's spec may ask for",
-    ),
-    (
-        "loaded_max",
-        "4000",
-        "components in memory; others are loaded when called",
-    ),
-    (
-        "compile_time_max",
-        "60s",
-        "CPU time and wall time of one compile",
-    ),
+    ("memory_max", "4GiB", "most memory that a function's spec may ask for"),
+    ("loaded_max", "4000", "components in memory; others are loaded when called"),
+    ("compile_time_max", "60s", "CPU time and wall time of one compile"),
     ("compile_memory_max", "2GiB", "address space of one compile"),
     ("compiles_max", "2", "compiles at the same time"),
-    (
-        "drain_time_max",
-        "30s",
-        "time for requests in flight at shutdown",
-    ),
-    (
-        "receipts_max",
-        "512MiB",
-        "disk space for receipts; the oldest go first",
-    ),
+    ("drain_time_max", "30s", "time for requests in flight at shutdown"),
+    ("receipts_max", "512MiB", "disk space for receipts; the oldest go first"),
 ];
 
 /// What the flags said; wins over everything.
@@ -137,11 +113,8 @@ pub fn library_backtraces_are_on() -> bool {
 
 fn user_data_dir() -> PathBuf {
     let home = || std::env::var_os("HOME").map(|home| Path::new(&home).join(".local/share"));
-    let base = std::env::var_os("XDG_DATA_HOME")
-        .map(PathBuf::from)
-        .or_else(home);
-    base.unwrap_or_else(|| PathBuf::from("/var/lib"))
-        .join("whit")
+    let base = std::env::var_os("XDG_DATA_HOME").map(PathBuf::from).or_else(home);
+    base.unwrap_or_else(|| PathBuf::from("/var/lib")).join("whit")
 }
 
 impl Config {
@@ -192,12 +165,10 @@ impl Config {
     /// The resolved values and where each came from, a line each.
     #[must_use]
     pub fn explain(&self) -> String {
-        self.origins
-            .iter()
-            .fold(String::new(), |mut text, (name, value, origin)| {
-                let _ = writeln!(text, "{name:<20} {value:<24} {origin}");
-                text
-            })
+        self.origins.iter().fold(String::new(), |mut text, (name, value, origin)| {
+            let _ = writeln!(text, "{name:<20} {value:<24} {origin}");
+            text
+        })
     }
 }
 
@@ -217,26 +188,18 @@ impl Reader {
             ConfigError(vec![format!("the configuration file is not TOML: {error}")])
         })?;
         let mut problems = Vec::new();
-        for key in table
-            .keys()
-            .filter(|key| !SETTINGS.iter().any(|(name, ..)| name == key))
-        {
+        for key in table.keys().filter(|key| !SETTINGS.iter().any(|(name, ..)| name == key)) {
             let similarity = |name: &str| strsim::jaro_winkler(name, key);
             let nearest = SETTINGS
                 .iter()
                 .map(|(name, ..)| *name)
                 .max_by(|left, right| similarity(left).total_cmp(&similarity(right)));
             let nearest = nearest.unwrap_or_default();
-            problems.push(format!(
-                "unknown key {key:?}; the nearest known one is {nearest:?}"
-            ));
+            problems.push(format!("unknown key {key:?}; the nearest known one is {nearest:?}"));
         }
         let mut values = BTreeMap::new();
         for (name, default, _) in SETTINGS {
-            let from_flags = flags
-                .settings
-                .get(name)
-                .map(|value| (value.clone(), "flag".into()));
+            let from_flags = flags.settings.get(name).map(|value| (value.clone(), "flag".into()));
             let from_environment = || {
                 let variable = format!("WHIT_{}", name.to_uppercase());
                 environment(name).map(|value| (value, format!("environment ({variable})")))
@@ -248,19 +211,14 @@ impl Reader {
                 })
             };
             let value = from_flags.or_else(from_environment).or_else(from_file);
-            values.insert(
-                *name,
-                value.unwrap_or_else(|| ((*default).into(), "default".to_owned())),
-            );
+            values
+                .insert(*name, value.unwrap_or_else(|| ((*default).into(), "default".to_owned())));
         }
         Ok(Self { values, problems })
     }
 
     fn text(&self, name: &'static str) -> String {
-        self.values
-            .get(name)
-            .map(|(value, _)| value.clone())
-            .unwrap_or_default()
+        self.values.get(name).map(|(value, _)| value.clone()).unwrap_or_default()
     }
 
     fn parsed<T>(&mut self, name: &'static str) -> Option<T>
@@ -273,16 +231,14 @@ impl Reader {
             Err(error) => {
                 let origin = self.values.get(name).map(|(_, origin)| origin.as_str());
                 let origin = origin.unwrap_or_default();
-                self.problems
-                    .push(format!("{name} = {text:?} ({origin}): {error}"));
+                self.problems.push(format!("{name} = {text:?} ({origin}): {error}"));
                 None
             }
         }
     }
 
     fn value(&mut self, name: &'static str) -> SocketAddr {
-        self.parsed(name)
-            .unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 0)))
+        self.parsed(name).unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 0)))
     }
 
     fn size(&mut self, name: &'static str) -> u64 {
@@ -290,16 +246,14 @@ impl Reader {
     }
 
     fn time(&mut self, name: &'static str) -> Duration {
-        self.parsed::<Millis>(name)
-            .map_or(Duration::ZERO, Millis::duration)
+        self.parsed::<Millis>(name).map_or(Duration::ZERO, Millis::duration)
     }
 
     fn number(&mut self, name: &'static str, range: std::ops::RangeInclusive<u32>) -> u32 {
         let number = self.parsed(name).unwrap_or(*range.start());
         if !range.contains(&number) {
             let (low, high) = (range.start(), range.end());
-            self.problems
-                .push(format!("{name} = {number}: must be from {low} to {high}"));
+            self.problems.push(format!("{name} = {number}: must be from {low} to {high}"));
         }
         number
     }
@@ -311,8 +265,7 @@ impl Reader {
         }
         let folder = default_data_dir();
         let shown = folder.display().to_string();
-        self.values
-            .insert("data_dir", (shown, "default".to_owned()));
+        self.values.insert("data_dir", (shown, "default".to_owned()));
         folder
     }
 
@@ -320,11 +273,8 @@ impl Reader {
         if !self.problems.is_empty() {
             return Err(ConfigError(self.problems));
         }
-        config.origins = self
-            .values
-            .into_iter()
-            .map(|(name, (value, origin))| (name, value, origin))
-            .collect();
+        config.origins =
+            self.values.into_iter().map(|(name, (value, origin))| (name, value, origin)).collect();
         Ok(config)
     }
 }
@@ -347,19 +297,13 @@ mod tests {
         assert_eq!(config.listen.port(), 1);
         assert_eq!(config.pool.instances, 7);
         assert_eq!(config.drain_time_max, Duration::from_secs(5));
-        assert!(
-            config
-                .explain()
-                .contains("environment (WHIT_INSTANCES_MAX)")
-        );
+        assert!(config.explain().contains("environment (WHIT_INSTANCES_MAX)"));
     }
 
     #[test]
     fn all_problems_are_told_at_once() {
         let file = "lisen = 'x'\ninstances_max = 0\ndrain_time_max = '5 parsecs'";
-        let error = Config::resolve(file, |_| None, &Flags::default())
-            .unwrap_err()
-            .to_string();
+        let error = Config::resolve(file, |_| None, &Flags::default()).unwrap_err().to_string();
         for part in ["3 problem(s)", "\"listen\"", "from 1 to 10000", "5 parsecs"] {
             assert!(error.contains(part), "{part}: {error}");
         }

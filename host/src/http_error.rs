@@ -113,54 +113,36 @@ impl Code {
             Self::InvalidRequest => (S::BAD_REQUEST, "invalid_request", "Invalid request"),
             Self::InvalidName => (S::BAD_REQUEST, "invalid_name", "Invalid name"),
             Self::InvalidId => (S::BAD_REQUEST, "invalid_id", "Invalid identifier"),
-            Self::InvalidPrecondition => (
-                S::BAD_REQUEST,
-                "invalid_precondition",
-                "Invalid precondition",
-            ),
+            Self::InvalidPrecondition => {
+                (S::BAD_REQUEST, "invalid_precondition", "Invalid precondition")
+            }
             Self::InvalidSpec => (S::BAD_REQUEST, "invalid_spec", "Invalid function spec"),
             Self::Unauthorized => (S::UNAUTHORIZED, "unauthorized", "Token required"),
             Self::NotFound => (S::NOT_FOUND, "not_found", "Not found"),
-            Self::MethodNotAllowed => (
-                S::METHOD_NOT_ALLOWED,
-                "method_not_allowed",
-                "Method not allowed",
-            ),
+            Self::MethodNotAllowed => {
+                (S::METHOD_NOT_ALLOWED, "method_not_allowed", "Method not allowed")
+            }
             Self::RequestTimeout => (S::REQUEST_TIMEOUT, "request_timeout", "Request timeout"),
             Self::RouteTaken => (S::CONFLICT, "route_taken", "Route taken"),
-            Self::NothingToRollBackTo => (
-                S::CONFLICT,
-                "nothing_to_roll_back_to",
-                "Nothing to roll back to",
-            ),
+            Self::NothingToRollBackTo => {
+                (S::CONFLICT, "nothing_to_roll_back_to", "Nothing to roll back to")
+            }
             Self::Conflict => (S::PRECONDITION_FAILED, "conflict", "Changed meanwhile"),
             Self::TooLarge => (S::PAYLOAD_TOO_LARGE, "too_large", "Too large"),
-            Self::UnsupportedMediaType => (
-                S::UNSUPPORTED_MEDIA_TYPE,
-                "unsupported_media_type",
-                "Unsupported media type",
-            ),
-            Self::UnsupportedComponent => (
-                S::UNSUPPORTED_MEDIA_TYPE,
-                "unsupported_component",
-                "Unsupported component",
-            ),
-            Self::InvalidComponent => (
-                S::UNPROCESSABLE_ENTITY,
-                "invalid_component",
-                "Invalid component",
-            ),
+            Self::UnsupportedMediaType => {
+                (S::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", "Unsupported media type")
+            }
+            Self::UnsupportedComponent => {
+                (S::UNSUPPORTED_MEDIA_TYPE, "unsupported_component", "Unsupported component")
+            }
+            Self::InvalidComponent => {
+                (S::UNPROCESSABLE_ENTITY, "invalid_component", "Invalid component")
+            }
             Self::NoHandler => (S::UNPROCESSABLE_ENTITY, "no_handler", "No handler"),
-            Self::MissingImports => (
-                S::UNPROCESSABLE_ENTITY,
-                "missing_imports",
-                "Missing imports",
-            ),
-            Self::ComponentTooCostly => (
-                S::UNPROCESSABLE_ENTITY,
-                "component_too_costly",
-                "Too costly to compile",
-            ),
+            Self::MissingImports => (S::UNPROCESSABLE_ENTITY, "missing_imports", "Missing imports"),
+            Self::ComponentTooCostly => {
+                (S::UNPROCESSABLE_ENTITY, "component_too_costly", "Too costly to compile")
+            }
             Self::NotReady => (S::SERVICE_UNAVAILABLE, "not_ready", "Not ready"),
             Self::DiskFull => (S::INSUFFICIENT_STORAGE, "disk_full", "Disk full"),
             Self::HostError => (S::INTERNAL_SERVER_ERROR, "host_error", "Host error"),
@@ -189,45 +171,36 @@ pub fn outcome(outcome: Outcome) -> (StatusCode, &'static str) {
         Outcome::Ok => (S::OK, "The function answered."),
         Outcome::NoRoute => (S::NOT_FOUND, "No function answers at this address."),
         Outcome::BadRequest => (S::BAD_REQUEST, "The request is not valid HTTP."),
-        Outcome::BodyTooLarge => (
-            S::PAYLOAD_TOO_LARGE,
-            "The request body is larger than this function accepts.",
-        ),
+        Outcome::BodyTooLarge => {
+            (S::PAYLOAD_TOO_LARGE, "The request body is larger than this function accepts.")
+        }
         Outcome::TenantLimited => (
             S::TOO_MANY_REQUESTS,
             "This function is at its limit of concurrent requests. Try again shortly.",
         ),
-        Outcome::Overloaded => (
-            S::SERVICE_UNAVAILABLE,
-            "This host is at its capacity. Try again shortly.",
-        ),
-        Outcome::Timeout => (
-            S::GATEWAY_TIMEOUT,
-            "The function did not finish within its time limit.",
-        ),
-        Outcome::CpuLimit => (
-            S::GATEWAY_TIMEOUT,
-            "The function used up its processor time limit.",
-        ),
+        Outcome::Overloaded => {
+            (S::SERVICE_UNAVAILABLE, "This host is at its capacity. Try again shortly.")
+        }
+        Outcome::Timeout => {
+            (S::GATEWAY_TIMEOUT, "The function did not finish within its time limit.")
+        }
+        Outcome::CpuLimit => (S::GATEWAY_TIMEOUT, "The function used up its processor time limit."),
         Outcome::MemoryLimit => (S::BAD_GATEWAY, "The function ran out of its memory limit."),
         Outcome::Trapped => (S::BAD_GATEWAY, "The function failed. Its log says why."),
-        Outcome::NoResponse => (
-            S::BAD_GATEWAY,
-            "The function ended without a valid response. Its log says why.",
-        ),
-        Outcome::OutputLimit => (
-            S::BAD_GATEWAY,
-            "The function's response is larger than its limit.",
-        ),
+        Outcome::NoResponse => {
+            (S::BAD_GATEWAY, "The function ended without a valid response. Its log says why.")
+        }
+        Outcome::OutputLimit => {
+            (S::BAD_GATEWAY, "The function's response is larger than its limit.")
+        }
         Outcome::Recursion => (S::LOOP_DETECTED, "Functions called each other too deeply."),
         Outcome::ClientGone => (
             StatusCode::from_u16(CLIENT_CLOSED_REQUEST).unwrap_or(S::BAD_REQUEST),
             "The client closed the connection before the response was complete.",
         ),
-        Outcome::HostError => (
-            S::INTERNAL_SERVER_ERROR,
-            "The host failed; this is not the function's fault.",
-        ),
+        Outcome::HostError => {
+            (S::INTERNAL_SERVER_ERROR, "The host failed; this is not the function's fault.")
+        }
     }
 }
 
@@ -236,25 +209,27 @@ pub fn outcome(outcome: Outcome) -> (StatusCode, &'static str) {
 pub struct Problem {
     /// `urn:whit:problem:` and the code.
     #[serde(rename = "type")]
-    #[schema(example = "urn:whit:problem:missing_imports")]
-    pub kind: String,
+    #[schema(value_type = String, example = "urn:whit:problem:missing_imports")]
+    pub kind: Box<str>,
     /// The kind of problem in a few words; the same for every problem of a code.
     #[schema(value_type = String)]
     pub title: Cow<'static, str>,
     /// The HTTP status.
     pub status: u16,
     /// What happened, to what, and what to do next.
-    pub detail: String,
+    #[schema(value_type = String)]
+    pub detail: Box<str>,
     /// The stable code that programs may match on.
     #[schema(value_type = String, example = "missing_imports")]
     pub code: Cow<'static, str>,
     /// The invocation, as in `X-Request-Id`, where there was one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub request_id: Option<String>,
+    #[schema(value_type = Option<String>)]
+    pub request_id: Option<Box<str>>,
     /// What went wrong below, for our log and never for the client.
     #[serde(skip)]
     #[schema(ignore)]
-    cause: Option<String>,
+    cause: Option<Box<str>>,
 }
 
 impl Problem {
@@ -272,7 +247,7 @@ impl Problem {
         let (status, text) = outcome(ended);
         let title = status.canonical_reason().unwrap_or("Client Closed Request");
         let mut problem = Self::build(status, ended.as_str(), title.into(), text.to_owned());
-        problem.request_id = id.map(|id| id.to_string());
+        problem.request_id = id.map(|id| id.to_string().into());
         problem
     }
 
@@ -283,10 +258,10 @@ impl Problem {
         detail: String,
     ) -> Self {
         Self {
-            kind: format!("{TYPE_PREFIX}{code}"),
+            kind: format!("{TYPE_PREFIX}{code}").into(),
             title,
             status: status.as_u16(),
-            detail,
+            detail: detail.into(),
             code: code.into(),
             request_id: None,
             cause: None,
@@ -298,7 +273,7 @@ impl Problem {
     pub fn internal(cause: &(dyn Error + 'static)) -> Self {
         let detail = "The host failed; nothing was changed. Its log says why.";
         let mut problem = Self::new(Code::HostError, detail);
-        problem.cause = Some(chain(cause));
+        problem.cause = Some(chain(cause).into());
         problem
     }
 
@@ -366,10 +341,9 @@ impl From<SpecError> for Problem {
             SpecError::UnknownKey { .. } | SpecError::Value { .. } => {
                 Self::new(Code::InvalidSpec, error.to_string())
             }
-            SpecError::Syntax(why) => Self::new(
-                Code::InvalidSpec,
-                format!("the spec can not be read: {why}"),
-            ),
+            SpecError::Syntax(why) => {
+                Self::new(Code::InvalidSpec, format!("the spec can not be read: {why}"))
+            }
         }
     }
 }
@@ -385,7 +359,7 @@ impl From<StorageError> for Problem {
                 let detail = "The data folder's disk is full. Nothing was changed, and functions \
                               keep answering; free some space and try again.";
                 let mut problem = Self::new(Code::DiskFull, detail);
-                problem.cause = Some(chain(&error));
+                problem.cause = Some(chain(&error).into());
                 problem
             }
             StorageError::Failed { .. } => Self::internal(&error),
@@ -417,10 +391,7 @@ impl From<RegistryError> for Problem {
             ),
             RegistryError::NoRevision { ref function, .. } => Self::new(
                 Code::NotFound,
-                format!(
-                    "{error}; GET /v1/functions/{}/revisions lists them",
-                    function.name
-                ),
+                format!("{error}; GET /v1/functions/{}/revisions lists them", function.name),
             ),
             RegistryError::NothingToRollBackTo(_) => {
                 Self::new(Code::NothingToRollBackTo, error.to_string())
@@ -444,10 +415,7 @@ mod tests {
 
     fn function() -> FunctionId {
         let name: FunctionName = "hello".parse().unwrap();
-        FunctionId {
-            tenant: TenantName::default(),
-            name,
-        }
+        FunctionId { tenant: TenantName::default(), name }
     }
 
     #[test]
@@ -455,19 +423,11 @@ mod tests {
         let codes: BTreeSet<_> = Code::ALL.iter().map(|code| code.as_str()).collect();
         assert_eq!(codes.len(), Code::ALL.len());
         for code in Code::ALL {
-            assert_eq!(
-                code.status().as_u16() == 500,
-                code == Code::HostError,
-                "{code:?}"
-            );
+            assert_eq!(code.status().as_u16() == 500, code == Code::HostError, "{code:?}");
         }
         for ended in Outcome::ALL {
             let (status, text) = outcome(ended);
-            assert_eq!(
-                status.as_u16() == 500,
-                ended == Outcome::HostError,
-                "{ended:?}"
-            );
+            assert_eq!(status.as_u16() == 500, ended == Outcome::HostError, "{ended:?}");
             assert!(text.ends_with('.'), "{text}");
         }
         assert_eq!(outcome(Outcome::ClientGone).0.as_u16(), 499);
@@ -479,83 +439,36 @@ mod tests {
         let io = || Box::new(std::io::Error::other("secret path"));
         let cases: Vec<(RegistryError, u16, &str)> = vec![
             (RegistryError::NoFunction(function()), 404, "not_found"),
+            (RegistryError::NothingToRollBackTo(function()), 409, "nothing_to_roll_back_to"),
             (
-                RegistryError::NothingToRollBackTo(function()),
-                409,
-                "nothing_to_roll_back_to",
-            ),
-            (
-                RegistryError::RouteTaken {
-                    route: "/x".into(),
-                    holder: function(),
-                },
+                RegistryError::RouteTaken { route: "/x".into(), holder: function() },
                 409,
                 "route_taken",
             ),
-            (
-                StorageError::Conflict {
-                    active: Some(RevisionNumber(3)),
-                }
-                .into(),
-                412,
-                "conflict",
-            ),
+            (StorageError::Conflict { active: Some(RevisionNumber(3)) }.into(), 412, "conflict"),
             (StorageError::Full(io()).into(), 507, "disk_full"),
+            (StorageError::Failed { action: "read", source: io() }.into(), 500, "host_error"),
             (
-                StorageError::Failed {
-                    action: "read",
-                    source: io(),
-                }
-                .into(),
-                500,
-                "host_error",
-            ),
-            (
-                CompileError::Unsupported {
-                    found: "text".into(),
-                }
-                .into(),
+                CompileError::Unsupported { found: "text".into() }.into(),
                 415,
                 "unsupported_component",
             ),
+            (CompileError::Invalid { why: "cut".into() }.into(), 422, "invalid_component"),
+            (CompileError::NoHandler { exports: vec![] }.into(), 422, "no_handler"),
             (
-                CompileError::Invalid { why: "cut".into() }.into(),
-                422,
-                "invalid_component",
-            ),
-            (
-                CompileError::NoHandler { exports: vec![] }.into(),
-                422,
-                "no_handler",
-            ),
-            (
-                CompileError::MissingImports {
-                    imports: vec!["a:b/c".into()],
-                }
-                .into(),
+                CompileError::MissingImports { imports: vec!["a:b/c".into()] }.into(),
                 422,
                 "missing_imports",
             ),
-            (
-                CompileError::TooCostly { limit: "memory" }.into(),
-                422,
-                "component_too_costly",
-            ),
-            (
-                CompileError::Failed { why: "oops".into() }.into(),
-                500,
-                "host_error",
-            ),
+            (CompileError::TooCostly { limit: "memory" }.into(), 422, "component_too_costly"),
+            (CompileError::Failed { why: "oops".into() }.into(), 500, "host_error"),
         ];
         for (error, status, code) in cases {
             let text = format!("{error:?}");
             let problem = Problem::from(error);
             assert_eq!((problem.status, &*problem.code), (status, code), "{text}");
             let json = String::from_utf8(problem.to_json()).unwrap();
-            assert!(
-                !json.contains("secret path") && !json.contains("oops"),
-                "{json}"
-            );
+            assert!(!json.contains("secret path") && !json.contains("oops"), "{json}");
         }
     }
 

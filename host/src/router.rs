@@ -18,9 +18,7 @@ pub struct Router<T> {
 
 impl<T: Clone> Default for Router<T> {
     fn default() -> Self {
-        Self {
-            table: ArcSwap::from_pointee(RouteTable::default()),
-        }
+        Self { table: ArcSwap::from_pointee(RouteTable::default()) }
     }
 }
 
@@ -68,11 +66,7 @@ pub struct RouteTable<T> {
 
 impl<T> Default for RouteTable<T> {
     fn default() -> Self {
-        Self {
-            own: HashMap::new(),
-            by_authority: HashMap::new(),
-            any_authority: Node::default(),
-        }
+        Self { own: HashMap::new(), by_authority: HashMap::new(), any_authority: Node::default() }
     }
 }
 
@@ -87,12 +81,7 @@ struct Node<T> {
 
 impl<T> Default for Node<T> {
     fn default() -> Self {
-        Self {
-            literals: HashMap::new(),
-            parameter: None,
-            wildcard: Vec::new(),
-            here: Vec::new(),
-        }
+        Self { literals: HashMap::new(), parameter: None, wildcard: Vec::new(), here: Vec::new() }
     }
 }
 
@@ -132,19 +121,12 @@ impl<T: Clone> RouteTable<T> {
     #[must_use]
     pub fn find(&self, authority: &str, method: &str, path: &str) -> Option<Found<T>> {
         let rest = path.strip_prefix('/')?;
-        let declared = |target: &T| Found {
-            target: target.clone(),
-            prefix_bytes: 0,
-        };
+        let declared = |target: &T| Found { target: target.clone(), prefix_bytes: 0 };
         if !self.by_authority.is_empty() {
             let lower = authority.to_ascii_lowercase();
-            let host = lower
-                .rsplit_once(':')
-                .map_or(lower.as_str(), |(host, _)| host);
-            let by_authority = self
-                .by_authority
-                .get(lower.as_str())
-                .or_else(|| self.by_authority.get(host));
+            let host = lower.rsplit_once(':').map_or(lower.as_str(), |(host, _)| host);
+            let by_authority =
+                self.by_authority.get(lower.as_str()).or_else(|| self.by_authority.get(host));
             if let Some(target) = by_authority.and_then(|node| node.find(method, rest)) {
                 return Some(declared(target));
             }
@@ -157,11 +139,8 @@ impl<T: Clone> RouteTable<T> {
         if let Some(target) = named.and_then(|node| node.find_after(method, after)) {
             return Some(declared(target));
         }
-        self.find_own(rest, first).or_else(|| {
-            self.any_authority
-                .find_unnamed(method, rest, after)
-                .map(declared)
-        })
+        self.find_own(rest, first)
+            .or_else(|| self.any_authority.find_unnamed(method, rest, after).map(declared))
     }
 
     fn find_own(&self, rest: &str, first: &str) -> Option<Found<T>> {
@@ -178,34 +157,23 @@ impl<T: Clone> RouteTable<T> {
         };
         // `@default/name` would be a second name of the same function.
         let default = TenantName::default();
-        if name
-            .strip_prefix('@')
-            .is_some_and(|rest| rest.starts_with(&format!("{default}/")))
-        {
+        if name.strip_prefix('@').is_some_and(|rest| rest.starts_with(&format!("{default}/"))) {
             return None;
         }
         let own = self.own.get(name)?;
         let target = match revision {
             None => own.active.as_ref()?,
             Some(number) => {
-                let found = own
-                    .revisions
-                    .iter()
-                    .find(|(candidate, _)| *candidate == number);
+                let found = own.revisions.iter().find(|(candidate, _)| *candidate == number);
                 &found?.1
             }
         };
-        Some(Found {
-            target: target.clone(),
-            prefix_bytes: 1 + key.len(),
-        })
+        Some(Found { target: target.clone(), prefix_bytes: 1 + key.len() })
     }
 }
 
 fn by_method<'a, T>(entries: &'a [(Option<Box<str>>, T)], method: &str) -> Option<&'a T> {
-    let exact = entries
-        .iter()
-        .find(|(wanted, _)| wanted.as_deref() == Some(method));
+    let exact = entries.iter().find(|(wanted, _)| wanted.as_deref() == Some(method));
     let found = exact.or_else(|| entries.iter().find(|(wanted, _)| wanted.is_none()));
     found.map(|(_, target)| target)
 }
@@ -217,10 +185,7 @@ impl<T> Node<T> {
             Some((segment, after)) => (segment, Some(after)),
             None => (rest, None),
         };
-        let literal = self
-            .literals
-            .get(segment)
-            .and_then(|node| node.find_after(method, after));
+        let literal = self.literals.get(segment).and_then(|node| node.find_after(method, after));
         literal.or_else(|| self.find_unnamed(method, rest, after))
     }
 
@@ -238,10 +203,7 @@ impl<T> Node<T> {
     fn find_unnamed(&self, method: &str, rest: &str, after: Option<&str>) -> Option<&T> {
         let parameter = match rest.split('/').next() {
             Some("") | None => None,
-            Some(_) => self
-                .parameter
-                .as_ref()
-                .and_then(|node| node.find_after(method, after)),
+            Some(_) => self.parameter.as_ref().and_then(|node| node.find_after(method, after)),
         };
         parameter.or_else(|| by_method(&self.wildcard, method))
     }
@@ -258,23 +220,13 @@ mod tests {
         }
         for name in functions {
             let id = match name.strip_prefix('@').and_then(|name| name.split_once('/')) {
-                Some((tenant, name)) => FunctionId {
-                    tenant: tenant.parse().unwrap(),
-                    name: name.parse().unwrap(),
-                },
-                None => FunctionId {
-                    tenant: TenantName::default(),
-                    name: name.parse().unwrap(),
-                },
+                Some((tenant, name)) => {
+                    FunctionId { tenant: tenant.parse().unwrap(), name: name.parse().unwrap() }
+                }
+                None => FunctionId { tenant: TenantName::default(), name: name.parse().unwrap() },
             };
             let revisions = vec![(RevisionNumber(1), format!("{name}:1"))];
-            table.insert_own(
-                &id,
-                Own {
-                    active: Some((*name).to_owned()),
-                    revisions,
-                },
-            );
+            table.insert_own(&id, Own { active: Some((*name).to_owned()), revisions });
         }
         table
     }
@@ -317,10 +269,7 @@ mod tests {
             ("GET /", "/{*rest} /"),
             ("GET /zzz/x", "/{any}/x /zzz/x"),
             ("GET api.example.com/users/7", "api.example.com/* /users/7"),
-            (
-                "GET API.example.com:8080/users/7",
-                "api.example.com:8080/users/{id} /users/7",
-            ),
+            ("GET API.example.com:8080/users/7", "api.example.com:8080/users/{id} /users/7"),
             ("GET api.example.com:9/q", "api.example.com/* /q"),
             ("GET /hello", "hello "),
             ("GET /hello/", "hello /"),
@@ -339,13 +288,7 @@ mod tests {
     #[test]
     fn nothing_matches_nothing() {
         let table = table(&["GET /only"], &["hello"]);
-        for request in [
-            "POST /only",
-            "GET /onl",
-            "GET /helloo",
-            "GET /hello:x/",
-            "GET /@a",
-        ] {
+        for request in ["POST /only", "GET /onl", "GET /helloo", "GET /hello:x/", "GET /@a"] {
             assert_eq!(found(&table, request), "none", "{request}");
         }
         assert_eq!(table.find("", "OPTIONS", "*"), None);

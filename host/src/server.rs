@@ -110,12 +110,8 @@ pub async fn run(
         closing: closing.clone(),
     };
     let (stopping, stopped) = watch::channel(false);
-    let data = tokio::spawn(accept::serve(
-        data_listener,
-        host.plane,
-        config.connections_max,
-        stopped,
-    ));
+    let data =
+        tokio::spawn(accept::serve(data_listener, host.plane, config.connections_max, stopped));
     let admin_router = admin::router(admin_state);
     let admin_closed = closing.clone().cancelled_owned();
     let admin = tokio::spawn(
@@ -196,17 +192,8 @@ impl Host {
             Arc::clone(&router),
         );
         let registry = Arc::new(registry.await.map_err(storage_failed)?);
-        let invoker = Invoker::new(
-            engines,
-            loader,
-            Arc::clone(&telemetry),
-            config.pool.instances,
-        );
-        let plane = Arc::new(DataPlane {
-            router,
-            invoker,
-            telemetry: Arc::clone(&telemetry),
-        });
+        let invoker = Invoker::new(engines, loader, Arc::clone(&telemetry), config.pool.instances);
+        let plane = Arc::new(DataPlane { router, invoker, telemetry: Arc::clone(&telemetry) });
         let (gauge_plane, gauge_registry) = (Arc::downgrade(&plane), Arc::downgrade(&registry));
         telemetry.metrics.read_gauges_with(move || Gauges {
             invocations_running: gauge_plane
@@ -216,32 +203,18 @@ impl Host {
                 .upgrade()
                 .map_or(0, |registry| registry.functions().len() as u64),
         });
-        Ok(Self {
-            token,
-            storage,
-            telemetry,
-            registry,
-            plane,
-        })
+        Ok(Self { token, storage, telemetry, registry, plane })
     }
 }
 
 fn listen(what: &'static str, address: SocketAddr) -> Result<TcpListener, StartError> {
     let bind = || {
-        let socket = if address.is_ipv4() {
-            TcpSocket::new_v4()?
-        } else {
-            TcpSocket::new_v6()?
-        };
+        let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
         socket.set_reuseaddr(true)?;
         socket.bind(address)?;
         socket.listen(BACKLOG)
     };
-    bind().map_err(|source| StartError::Listen {
-        what,
-        address,
-        source,
-    })
+    bind().map_err(|source| StartError::Listen { what, address, source })
 }
 
 fn write_host_file(data_dir: &Path, addresses: &Addresses) -> io::Result<()> {

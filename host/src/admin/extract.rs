@@ -32,28 +32,17 @@ async fn parameter<S: Send + Sync>(
     state: &S,
     name: &str,
 ) -> Result<String, Problem> {
-    let parameters = RawPathParams::from_request_parts(parts, state)
-        .await
-        .map_err(|error| {
-            Problem::new(
-                Code::InvalidRequest,
-                format!("The path can not be read: {error}."),
-            )
-        })?;
-    let value = parameters
-        .iter()
-        .find(|(key, _)| *key == name)
-        .map(|(_, value)| value.to_owned());
+    let parameters = RawPathParams::from_request_parts(parts, state).await.map_err(|error| {
+        Problem::new(Code::InvalidRequest, format!("The path can not be read: {error}."))
+    })?;
+    let value = parameters.iter().find(|(key, _)| *key == name).map(|(_, value)| value.to_owned());
     // Absent only if a route and its handler disagree; then nothing is found.
     value.ok_or_else(|| Problem::new(Code::NotFound, format!("The path has no {name}.")))
 }
 
 /// Only the default tenant exists so far; types and storage know tenants.
 pub(super) fn function_id(name: &str) -> Result<FunctionId, Problem> {
-    Ok(FunctionId {
-        tenant: TenantName::default(),
-        name: name.parse()?,
-    })
+    Ok(FunctionId { tenant: TenantName::default(), name: name.parse()? })
 }
 
 impl<S: Send + Sync> FromRequestParts<S> for FunctionPath {
@@ -85,10 +74,7 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for ApiQuery<T> {
         let query = Query::<T>::from_request_parts(parts, state).await;
         query.map(|Query(value)| Self(value)).map_err(|error| {
             let why = error.body_text();
-            Problem::new(
-                Code::InvalidRequest,
-                format!("The query can not be read: {why}."),
-            )
+            Problem::new(Code::InvalidRequest, format!("The query can not be read: {why}."))
         })
     }
 }
@@ -96,10 +82,7 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for ApiQuery<T> {
 impl<S: Send + Sync> FromRequest<S> for Document {
     type Rejection = Problem;
     async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
-        Bytes::from_request(request, state)
-            .await
-            .map(Self)
-            .map_err(body_problem)
+        Bytes::from_request(request, state).await.map(Self).map_err(body_problem)
     }
 }
 
@@ -109,10 +92,7 @@ fn body_problem(error: BytesRejection) -> Problem {
         let detail = format!("The document is larger than {max}, which is the most that is read.");
         return Problem::new(Code::TooLarge, detail);
     }
-    Problem::new(
-        Code::InvalidRequest,
-        format!("The body can not be read: {}.", error.body_text()),
-    )
+    Problem::new(Code::InvalidRequest, format!("The body can not be read: {}.", error.body_text()))
 }
 
 /// Items per page: `asked` within 1 to `max`.

@@ -47,9 +47,7 @@ pub(super) async fn list(
         None => Bound::Unbounded,
     };
     let functions = state.registry.functions();
-    let mut rest = functions
-        .range((start, Bound::Unbounded))
-        .map(|(_, function)| function);
+    let mut rest = functions.range((start, Bound::Unbounded)).map(|(_, function)| function);
     let items: Vec<FunctionView> = rest
         .by_ref()
         .take(limit)
@@ -74,10 +72,7 @@ pub(super) async fn get(
     FunctionPath(id): FunctionPath,
 ) -> Result<Response, Problem> {
     let function = state.registry.function(&id)?;
-    Ok(with_etag(
-        &function,
-        Json(FunctionView::new(&function, &state.data_address)),
-    ))
+    Ok(with_etag(&function, Json(FunctionView::new(&function, &state.data_address))))
 }
 
 /// Deploys a component: makes the function, or gives it a new revision.
@@ -131,9 +126,7 @@ pub(super) async fn put(
     // what it has asked for in full.
     let registry = Arc::clone(&state.registry);
     let published = tokio::spawn(async move { registry.publish(publish).await });
-    let published = published
-        .await
-        .map_err(|error| Problem::internal(&error))??;
+    let published = published.await.map_err(|error| Problem::internal(&error))??;
     published_response(&published, &state)
 }
 
@@ -185,9 +178,7 @@ pub(super) async fn patch(
             None => published.map_err(|error| no_active_revision(error, &registry)),
         }
     });
-    let published = published
-        .await
-        .map_err(|error| Problem::internal(&error))??;
+    let published = published.await.map_err(|error| Problem::internal(&error))??;
     published_response(&published, &state)
 }
 
@@ -263,23 +254,15 @@ fn merge_value(target: &mut Value, patch: Value) {
 /// 201 or 200, with the function's ETag.
 fn published_response(published: &Published, state: &AdminState) -> Result<Response, Problem> {
     let function = &published.function;
-    let revision =
-        function
-            .revision(published.revision)
-            .ok_or_else(|| RegistryError::NoRevision {
-                function: function.id.clone(),
-                revision: published.revision,
-            })?;
+    let revision = function.revision(published.revision).ok_or_else(|| {
+        RegistryError::NoRevision { function: function.id.clone(), revision: published.revision }
+    })?;
     let view = PublishedView {
         created: published.created,
         revision: RevisionView::new(function, revision, &state.data_address),
         function: FunctionView::new(function, &state.data_address),
     };
-    let status = if published.created {
-        StatusCode::CREATED
-    } else {
-        StatusCode::OK
-    };
+    let status = if published.created { StatusCode::CREATED } else { StatusCode::OK };
     Ok(with_etag(function, (status, Json(view))))
 }
 
@@ -317,10 +300,7 @@ mod tests {
             r#"{"routes":["/x"],"memory":"64MiB","timeout":"5s","env":{"B":"2","C":"3"}}"#
         );
         assert_eq!(merged("{}", r#"{"cpu":null}"#).unwrap(), "{}");
-        assert_eq!(
-            merged("{}", r#"{"env":{"A":null,"C":"3"}}"#).unwrap(),
-            r#"{"env":{"C":"3"}}"#
-        );
+        assert_eq!(merged("{}", r#"{"env":{"A":null,"C":"3"}}"#).unwrap(), r#"{"env":{"C":"3"}}"#);
     }
 
     #[test]

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::State;
 
-use super::AdminState;
 use super::extract::{ApiQuery, InvocationPath, function_id, page_limit};
 use super::types::{InvocationsQuery, Page, ReceiptView};
+use super::{AdminState, blocking};
 use crate::http_error::{Code, Problem};
 use crate::model::invocation::Outcome;
 use crate::telemetry::receipts::ReceiptQuery;
@@ -42,10 +42,7 @@ pub(super) async fn list(
     let mut receipts = blocking(move || telemetry.receipts.list(&query)).await?;
     let more = receipts.len() > limit;
     receipts.truncate(limit);
-    let next = receipts
-        .last()
-        .filter(|_| more)
-        .map(|last| last.id.to_string());
+    let next = receipts.last().filter(|_| more).map(|last| last.id.to_string());
     let items = receipts.into_iter().map(ReceiptView::from).collect();
     Ok(Json(Page { items, next }))
 }
@@ -74,26 +71,11 @@ pub(super) async fn get(
     })
 }
 
-/// Runs what waits for the disk on a thread that may wait.
-async fn blocking<T: Send + 'static>(
-    read: impl FnOnce() -> T + Send + 'static,
-) -> Result<T, Problem> {
-    tokio::task::spawn_blocking(read)
-        .await
-        .map_err(|error| Problem::internal(&error))
-}
-
 fn outcome(text: &str) -> Result<Outcome, Problem> {
     text.parse().map_err(|()| {
-        let known: Vec<&str> = Outcome::ALL
-            .iter()
-            .map(|outcome| outcome.as_str())
-            .collect();
+        let known: Vec<&str> = Outcome::ALL.iter().map(|outcome| outcome.as_str()).collect();
         let text: String = text.chars().take(80).collect();
-        let detail = format!(
-            "There is no outcome {text:?}; known are {}.",
-            known.join(", ")
-        );
+        let detail = format!("There is no outcome {text:?}; known are {}.", known.join(", "));
         Problem::new(Code::InvalidRequest, detail)
     })
 }

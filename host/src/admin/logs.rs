@@ -12,9 +12,9 @@ use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
 use tokio_util::sync::CancellationToken;
 
-use super::AdminState;
 use super::extract::{ApiQuery, FunctionPath};
 use super::types::{LogLineView, LogsQuery};
+use super::{AdminState, blocking};
 use crate::http_error::{Code, Problem};
 use crate::model::ids::{FunctionId, InvocationId};
 use crate::model::invocation::LogLine;
@@ -53,61 +53,26 @@ pub(super) async fn read(
     }
     let invocation: Option<InvocationId> =
         query.invocation.as_deref().map(str::parse).transpose()?;
-    // Subscribed before the tail is read: no line is lost in between, and one
-    // that is in both is sent once.
-    let follow = query.follow.unwrap_or(false);
-    let receiver = follow.then(|| state.telemetry.logs.follow(&id));
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);
-    let tail: Vec<_> = state
-        .telemetry
-        .logs
-        .tail(&id, limit, invocation)
-        .into_iter()
-        .map(Arc::new)
-        .collect();
-    let seen = Seen::new(&tail, receiver.as_ref());
-    let tail: Vec<Bytes> = tail
-        .iter()
-        .map(|line| ndjson(&LogLineView::from(&**line)))
-        .collect();
-    let tail = stream::iter(tail);
-    let body = match receiver {
-        Some(receiver) => {
-            let follower = Follower {
-                receiver,
-                function: id,
-                invocation,
-                seen,
-                closing: state.closing.clone(),
-            };
-            Body::from_stream(
-                tail.chain(follower.lines())
-                    .map(Ok::<_, std::convert::Infallible>),
-            )
+    let (telemetry, function) = (Arc::clone(&state.telemetry), id.clone());
+    let follow = query.follow.unwrap_or(false);
+    let (tail, receiver) = blocking(move || {
+        if follow {
+            let (tail, receiver) = telemetry.logs.tail_and_follow(&function, limit, invocation);
+            (tail, Some(receiver))
+        } else {
+            (telemetry.logs.tail(&function, limit, invocation), None)
         }
-        None => Body::from_stream(tail.map(Ok::<_, std::convert::Infallible>)),
-    };
+    })
+    .await?;
+    let tail = stream::iter(tail).map(|line| ndjson(&LogLineView::from(&line)));
+    let closing = state.closing.clone();
+    let follower =
+        receiver.map(|receiver| Follower { receiver, function: id, invocation, closing });
+    let next = stream::iter(follower).flat_map(Follower::lines);
+    let body = Body::from_stream(tail.chain(next).map(Ok::<_, std::convert::Infallible>));
     let kind = HeaderValue::from_static("application/x-ndjson");
     Ok(([(header::CONTENT_TYPE, kind)], body).into_response())
-}
-
-/// The lines of the tail that the receiver will hand out once more.
-struct Seen(Vec<Arc<LogLine>>);
-
-impl Seen {
-    fn new(tail: &[Arc<LogLine>], receiver: Option<&Receiver<Arc<LogLine>>>) -> Self {
-        let waiting = receiver.map_or(0, Receiver::len);
-        Self(tail.iter().rev().take(waiting).cloned().collect())
-    }
-
-    /// Whether this very line was in the tail. Once it was not, none will be.
-    fn contains(&mut self, line: &Arc<LogLine>) -> bool {
-        let found = self.0.iter().any(|seen| Arc::ptr_eq(seen, line));
-        if !found {
-            self.0.clear();
-        }
-        found
-    }
 }
 
 /// A client that waits for new lines.
@@ -115,7 +80,6 @@ struct Follower {
     receiver: Receiver<Arc<LogLine>>,
     function: FunctionId,
     invocation: Option<InvocationId>,
-    seen: Seen,
     closing: CancellationToken,
 }
 
@@ -136,10 +100,8 @@ impl Follower {
             };
             match received {
                 Ok(line) => {
-                    let wanted = self
-                        .invocation
-                        .is_none_or(|wanted| line.invocation == wanted);
-                    if !self.seen.contains(&line) && wanted {
+                    let wanted = self.invocation.is_none_or(|wanted| line.invocation == wanted);
+                    if wanted {
                         return Some(LogLineView::from(&*line));
                     }
                 }
@@ -188,9 +150,8 @@ mod tests {
         })
     }
 
-    fn follower(receiver: Receiver<Arc<LogLine>>, tail: &[Arc<LogLine>]) -> Follower {
+    fn follower(receiver: Receiver<Arc<LogLine>>) -> Follower {
         Follower {
-            seen: Seen::new(tail, Some(&receiver)),
             receiver,
             function: super::super::extract::function_id("hello").unwrap(),
             invocation: None,
@@ -199,41 +160,36 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_line_in_tail_and_stream_is_sent_once() {
+    async fn only_the_wanted_invocation_is_followed() {
         let (sender, receiver) = broadcast::channel(8);
-        let (first, second) = (line("same"), line("same"));
-        sender.send(Arc::clone(&first)).unwrap();
-        let mut follower = follower(receiver, &[line("old"), first]);
-        sender.send(second).unwrap();
+        let mut follower = follower(receiver);
+        follower.invocation = Some(InvocationId(8));
+        sender.send(line("of another")).unwrap();
+        let mut wanted = LogLine::clone(&line("wanted"));
+        wanted.invocation = InvocationId(8);
+        sender.send(Arc::new(wanted)).unwrap();
         drop(sender);
-        assert_eq!(follower.next().await.unwrap().text, "same");
+        assert_eq!(follower.next().await.unwrap().text, "wanted");
         assert!(follower.next().await.is_none());
     }
 
     #[tokio::test]
     async fn a_slow_reader_learns_what_it_missed() {
         let (sender, receiver) = broadcast::channel(2);
-        let mut follower = follower(receiver, &[]);
+        let mut follower = follower(receiver);
         for text in ["a", "b", "c", "d"] {
             sender.send(line(text)).unwrap();
         }
         let skipped = follower.next().await.unwrap();
-        assert!(
-            skipped.text.starts_with("2 lines were skipped"),
-            "{}",
-            skipped.text
-        );
-        assert_eq!(
-            (skipped.stream.as_str(), skipped.invocation),
-            ("host", None)
-        );
+        assert!(skipped.text.starts_with("2 lines were skipped"), "{}", skipped.text);
+        assert_eq!((skipped.stream.as_str(), skipped.invocation), ("host", None));
         assert_eq!(follower.next().await.unwrap().text, "c");
     }
 
     #[tokio::test]
     async fn a_stopping_server_ends_the_stream() {
         let (_sender, receiver) = broadcast::channel(2);
-        let mut follower = follower(receiver, &[]);
+        let mut follower = follower(receiver);
         follower.closing.cancel();
         assert!(follower.next().await.is_none());
     }

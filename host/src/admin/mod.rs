@@ -2,7 +2,7 @@
 //!
 //! A handler reads its request, calls the registry or the telemetry, and shows
 //! the answer. Decisions are made below; every error is a
-//! [`Problem`](crate::http_error::Problem).
+//! [`Problem`].
 
 mod auth;
 mod drain;
@@ -66,32 +66,17 @@ pub fn router(state: AdminState) -> axum::Router {
         .route("/v1/functions", get(functions::list))
         .route(
             "/v1/functions/{name}",
-            upload
-                .get(functions::get)
-                .patch(functions::patch)
-                .delete(functions::delete),
+            upload.get(functions::get).patch(functions::patch).delete(functions::delete),
         )
         .route("/v1/functions/{name}/revisions", get(revisions::list))
-        .route(
-            "/v1/functions/{name}/revisions/{number}",
-            get(revisions::get),
-        )
-        .route(
-            "/v1/functions/{name}/revisions/{number}/component",
-            get(revisions::component),
-        )
-        .route(
-            "/v1/functions/{name}/revisions/{number}/activate",
-            post(revisions::activate),
-        )
+        .route("/v1/functions/{name}/revisions/{number}", get(revisions::get))
+        .route("/v1/functions/{name}/revisions/{number}/component", get(revisions::component))
+        .route("/v1/functions/{name}/revisions/{number}/activate", post(revisions::activate))
         .route("/v1/functions/{name}/rollback", post(revisions::rollback))
         .route("/v1/functions/{name}/logs", get(logs::read))
         .route("/v1/invocations", get(invocations::list))
         .route("/v1/invocations/{id}", get(invocations::get))
-        .layer(middleware::from_fn_with_state(
-            Arc::clone(&state),
-            auth::require,
-        ));
+        .layer(middleware::from_fn_with_state(Arc::clone(&state), auth::require));
     axum::Router::new()
         .route("/healthz", get(system::healthz))
         .route("/readyz", get(system::readyz))
@@ -102,6 +87,13 @@ pub fn router(state: AdminState) -> axum::Router {
         .method_not_allowed_fallback(method_not_allowed)
         .layer(middleware::map_request(drain::unread_body))
         .with_state(state)
+}
+
+/// Runs what waits for the disk on a thread that may wait.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, Problem> {
+    tokio::task::spawn_blocking(work).await.map_err(|error| Problem::internal(&error))
 }
 
 async fn not_found(uri: http::Uri) -> Problem {

@@ -128,10 +128,7 @@ mod tests {
                 let open = ["/healthz", "/readyz", "/openapi.json"].contains(&path.as_str());
                 assert_eq!(operation.get("security").is_some(), open, "{method} {path}");
                 if path.starts_with("/v1") {
-                    assert!(
-                        operation["responses"].get("4XX").is_some(),
-                        "{method} {path}"
-                    );
+                    assert!(operation["responses"].get("4XX").is_some(), "{method} {path}");
                 }
             }
         }

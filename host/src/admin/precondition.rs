@@ -71,9 +71,7 @@ fn single(headers: &HeaderMap, name: HeaderName) -> Result<Option<&[u8]>, Proble
 }
 
 fn revision(tag: &[u8]) -> Result<RevisionNumber, Problem> {
-    let quoted = tag
-        .strip_prefix(b"\"")
-        .and_then(|tag| tag.strip_suffix(b"\""));
+    let quoted = tag.strip_prefix(b"\"").and_then(|tag| tag.strip_suffix(b"\""));
     quoted
         .and_then(|digits| std::str::from_utf8(digits).ok())
         .and_then(|digits| digits.parse().ok())
@@ -110,29 +108,13 @@ mod tests {
         assert_eq!(read(&[]), Ok(Precondition::None));
         assert_eq!(read(&[("if-none-match", "*")]), Ok(Precondition::Absent));
         assert_eq!(read(&[("if-match", "*")]), Ok(Precondition::Present));
-        assert_eq!(
-            read(&[("if-match", "\"12\"")]),
-            Ok(Precondition::Active(RevisionNumber(12)))
-        );
+        assert_eq!(read(&[("if-match", "\"12\"")]), Ok(Precondition::Active(RevisionNumber(12))));
     }
 
     #[test]
     fn what_can_not_be_read_is_refused_rather_than_ignored() {
-        for bad in [
-            "3",
-            "W/\"3\"",
-            "\"3\", \"4\"",
-            "\"0\"",
-            "\"\"",
-            "\"",
-            "\"x\"",
-            "",
-        ] {
-            assert_eq!(
-                read(&[("if-match", bad)]),
-                Err("invalid_precondition".into()),
-                "{bad}"
-            );
+        for bad in ["3", "W/\"3\"", "\"3\", \"4\"", "\"0\"", "\"\"", "\"", "\"x\"", ""] {
+            assert_eq!(read(&[("if-match", bad)]), Err("invalid_precondition".into()), "{bad}");
         }
         assert!(read(&[("if-none-match", "\"3\"")]).is_err());
         assert!(read(&[("if-match", "*"), ("if-none-match", "*")]).is_err());

@@ -43,11 +43,7 @@ pub(super) async fn list(
 ) -> Result<Json<Page<RevisionView>>, Problem> {
     let limit = page_limit(query.limit, PAGE_DEFAULT, PAGE_MAX)?;
     // The cursor is the lowest number of the page before.
-    let below = query
-        .cursor
-        .as_deref()
-        .map(str::parse::<RevisionNumber>)
-        .transpose()?;
+    let below = query.cursor.as_deref().map(str::parse::<RevisionNumber>).transpose()?;
     let function = state.registry.function(&id)?;
     let mut rest = function
         .revisions
@@ -60,10 +56,7 @@ pub(super) async fn list(
         .map(|revision| RevisionView::new(&function, revision, &state.data_address))
         .collect();
     let more = rest.next().is_some();
-    let next = items
-        .last()
-        .filter(|_| more)
-        .map(|last| last.number.to_string());
+    let next = items.last().filter(|_| more).map(|last| last.number.to_string());
     Ok(Json(Page { items, next }))
 }
 
@@ -86,21 +79,12 @@ pub(super) async fn get(
 ) -> Result<Json<RevisionView>, Problem> {
     let function = state.registry.function(&id)?;
     let revision = find(&function, number)?;
-    Ok(Json(RevisionView::new(
-        &function,
-        revision,
-        &state.data_address,
-    )))
+    Ok(Json(RevisionView::new(&function, revision, &state.data_address)))
 }
 
 fn find(function: &Function, number: RevisionNumber) -> Result<&Revision, Problem> {
-    let missing = || {
-        RegistryError::NoRevision {
-            function: function.id.clone(),
-            revision: number,
-        }
-        .into()
-    };
+    let missing =
+        || RegistryError::NoRevision { function: function.id.clone(), revision: number }.into();
     function.revision(number).ok_or_else(missing)
 }
 
@@ -134,19 +118,11 @@ pub(super) async fn component(
         return Ok((StatusCode::NOT_MODIFIED, [(header::ETAG, tag)]).into_response());
     }
     let path = state.registry.component_path(revision.digest);
-    let file = tokio::fs::File::open(&path)
-        .await
-        .map_err(|error| Problem::internal(&error))?;
+    let file = tokio::fs::File::open(&path).await.map_err(|error| Problem::internal(&error))?;
     let body = Body::from_stream(ReaderStream::with_capacity(file, DOWNLOAD_CHUNK_BYTES));
     let headers = [
-        (
-            header::CONTENT_TYPE,
-            HeaderValue::from_static("application/wasm"),
-        ),
-        (
-            header::CONTENT_LENGTH,
-            HeaderValue::from(revision.component_bytes),
-        ),
+        (header::CONTENT_TYPE, HeaderValue::from_static("application/wasm")),
+        (header::CONTENT_LENGTH, HeaderValue::from(revision.component_bytes)),
         (header::ETAG, tag),
     ];
     Ok((headers, body).into_response())
@@ -154,15 +130,13 @@ pub(super) async fn component(
 
 /// Whether the client's copy is the component (RFC 9110, 13.1.2).
 fn is_cached(headers: &HeaderMap, etag: &str) -> bool {
-    headers
-        .get_all(header::IF_NONE_MATCH)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .any(|tags| {
+    headers.get_all(header::IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok()).any(
+        |tags| {
             tags.split(',')
                 .map(str::trim)
                 .any(|tag| tag == "*" || tag.strip_prefix("W/").unwrap_or(tag) == etag)
-        })
+        },
+    )
 }
 
 /// Gives the traffic to a revision.
@@ -243,10 +217,7 @@ fn rollback_target(body: &[u8]) -> Result<Option<RevisionNumber>, Problem> {
 }
 
 fn function_response(function: &Function, state: &AdminState) -> Response {
-    with_etag(
-        function,
-        Json(FunctionView::new(function, &state.data_address)),
-    )
+    with_etag(function, Json(FunctionView::new(function, &state.data_address)))
 }
 
 #[cfg(test)]
@@ -257,16 +228,8 @@ mod tests {
     fn a_rollback_names_a_revision_or_nothing() {
         assert_eq!(rollback_target(b" ").unwrap(), None);
         assert_eq!(rollback_target(b"{}").unwrap(), None);
-        assert_eq!(
-            rollback_target(br#"{"revision":2}"#).unwrap(),
-            Some(RevisionNumber(2))
-        );
-        for bad in [
-            &b"{\"revision\":0}"[..],
-            b"{\"revison\":1}",
-            b"[]",
-            b"{\"revision\":\"1\"}",
-        ] {
+        assert_eq!(rollback_target(br#"{"revision":2}"#).unwrap(), Some(RevisionNumber(2)));
+        for bad in [&b"{\"revision\":0}"[..], b"{\"revison\":1}", b"[]", b"{\"revision\":\"1\"}"] {
             assert!(rollback_target(bad).is_err());
         }
     }
@@ -275,10 +238,7 @@ mod tests {
     fn copies_are_recognised() {
         let mut headers = HeaderMap::new();
         assert!(!is_cached(&headers, "\"sha256:ab\""));
-        headers.insert(
-            "if-none-match",
-            HeaderValue::from_static("\"x\", W/\"sha256:ab\""),
-        );
+        headers.insert("if-none-match", HeaderValue::from_static("\"x\", W/\"sha256:ab\""));
         assert!(is_cached(&headers, "\"sha256:ab\""));
         assert!(!is_cached(&headers, "\"sha256:cd\""));
     }

@@ -35,10 +35,7 @@ pub(super) async fn readyz(State(state): State<Arc<AdminState>>) -> Result<&'sta
     if state.ready.load(Ordering::Acquire) && !state.closing.is_cancelled() {
         return Ok("ready\n");
     }
-    Err(Problem::new(
-        Code::NotReady,
-        "This host is starting or stopping; try again shortly.",
-    ))
+    Err(Problem::new(Code::NotReady, "This host is starting or stopping; try again shortly."))
 }
 
 /// Shows the metrics.
@@ -49,11 +46,7 @@ pub(super) async fn readyz(State(state): State<Arc<AdminState>>) -> Result<&'sta
 )]
 pub(super) async fn metrics(State(state): State<Arc<AdminState>>) -> Response {
     let kind = HeaderValue::from_static(OPENMETRICS);
-    (
-        [(header::CONTENT_TYPE, kind)],
-        state.telemetry.metrics.render(),
-    )
-        .into_response()
+    ([(header::CONTENT_TYPE, kind)], state.telemetry.metrics.render()).into_response()
 }
 
 /// Describes this API.

@@ -126,7 +126,7 @@ pub struct PublishedView {
 /// `"256MiB"` or a number of bytes, times `"10s"` or a number of milliseconds.
 ///
 /// Only for the OpenAPI document: it is read as a
-/// [`FunctionSpec`](crate::model::spec::FunctionSpec).
+/// [`FunctionSpec`].
 #[derive(Debug, Default, Serialize, ToSchema)]
 #[schema(as = FunctionSpec)]
 pub struct SpecDocument {
@@ -298,10 +298,8 @@ pub struct ReceiptView {
 
 impl From<Receipt> for ReceiptView {
     fn from(receipt: Receipt) -> Self {
-        let (tenant, function) = receipt
-            .function
-            .map(|id| (id.tenant.to_string(), id.name.to_string()))
-            .unzip();
+        let (tenant, function) =
+            receipt.function.map(|id| (id.tenant.to_string(), id.name.to_string())).unzip();
         Self {
             id: receipt.id.to_string(),
             unix_ms: receipt.id.unix_ms(),

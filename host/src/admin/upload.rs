@@ -40,28 +40,19 @@ pub(super) async fn receive(
         .get(header::CONTENT_TYPE)
         .is_some_and(|value| value.as_bytes().starts_with(b"multipart/form-data"));
     // A multipart body holds a spec and boundaries besides.
-    let envelope = if multipart {
-        2 * JSON_BYTES_MAX as u64
-    } else {
-        0
-    };
+    let envelope = if multipart { 2 * JSON_BYTES_MAX as u64 } else { 0 };
     if announced.is_some_and(|bytes| bytes > component_bytes_max.saturating_add(envelope)) {
         return Err(too_large("component", component_bytes_max));
     }
     if multipart {
-        let form = Multipart::from_request(request, &())
-            .await
-            .map_err(|error| {
-                let detail = format!("The multipart body can not be read: {}.", error.body_text());
-                Problem::new(Code::InvalidRequest, detail)
-            })?;
+        let form = Multipart::from_request(request, &()).await.map_err(|error| {
+            let detail = format!("The multipart body can not be read: {}.", error.body_text());
+            Problem::new(Code::InvalidRequest, detail)
+        })?;
         return receive_form(form, files, component_bytes_max).await;
     }
     let body = request.into_body().into_data_stream();
-    Ok(Upload {
-        spec: None,
-        component: stage(body, files, component_bytes_max).await?,
-    })
+    Ok(Upload { spec: None, component: stage(body, files, component_bytes_max).await? })
 }
 
 async fn receive_form(
@@ -70,10 +61,7 @@ async fn receive_form(
     component_bytes_max: u64,
 ) -> Result<Upload, Problem> {
     let (mut spec, mut component) = (None, None);
-    while let Some(field) = in_time(form.next_field())
-        .await?
-        .map_err(|error| broken(&error))?
-    {
+    while let Some(field) = in_time(form.next_field()).await?.map_err(|error| broken(&error))? {
         let name = field.name().unwrap_or_default().to_owned();
         match name.as_str() {
             "component" if component.is_none() => {

@@ -38,20 +38,14 @@ pub struct GuestBody {
 
 impl GuestBody {
     pub(crate) fn new(body: UnsyncBoxBody<Bytes, WasiHttpError>) -> Self {
-        Self {
-            body,
-            consumed: None,
-        }
+        Self { body, consumed: None }
     }
 
     pub(crate) fn with_signal(
         body: UnsyncBoxBody<Bytes, WasiHttpError>,
         consumed: oneshot::Sender<()>,
     ) -> Self {
-        Self {
-            body,
-            consumed: Some(consumed),
-        }
+        Self { body, consumed: Some(consumed) }
     }
 }
 

@@ -42,13 +42,7 @@ impl GuestLog {
         meter: Arc<Meter>,
         bytes_max: u64,
     ) -> Self {
-        Self {
-            source,
-            telemetry,
-            meter,
-            bytes_max,
-            partial: Mutex::default(),
-        }
+        Self { source, telemetry, meter, bytes_max, partial: Mutex::default() }
     }
 
     /// Takes what the guest wrote to a stream. Never waits.
@@ -59,11 +53,7 @@ impl GuestLog {
         let kept = bytes.get(..room).unwrap_or(bytes);
         let mut partial = self.partial.lock().unwrap_or_else(PoisonError::into_inner);
         let [stdout, stderr] = &mut *partial;
-        let line = if stream == LogStream::Stdout {
-            stdout
-        } else {
-            stderr
-        };
+        let line = if stream == LogStream::Stdout { stdout } else { stderr };
         for piece in kept.split_inclusive(|byte| *byte == b'\n') {
             line.extend_from_slice(piece);
             if line.ends_with(b"\n") || line.len() >= LINE_BYTES_MAX {
@@ -75,9 +65,7 @@ impl GuestLog {
             self.line(stream, line);
             line.clear();
             let limit = self.bytes_max;
-            self.host_line(&format!(
-                "log truncated: the invocation's limit is {limit} bytes"
-            ));
+            self.host_line(&format!("log truncated: the invocation's limit is {limit} bytes"));
         }
     }
 
@@ -97,11 +85,7 @@ impl GuestLog {
     }
 
     fn append(&self, stream: LogStream, text: String) {
-        let LogSource {
-            function,
-            revision,
-            invocation,
-        } = self.source.clone();
+        let LogSource { function, revision, invocation } = self.source.clone();
         let unix_ms = unix_ms();
         self.telemetry.logs.append(LogLine {
             unix_ms,

@@ -68,11 +68,7 @@ impl GuestStdin {
         B: Body<Data = Bytes, Error = BodyError> + Send + 'static,
     {
         let body: Pin<Box<RequestBody>> = Box::pin(body);
-        let source = Source {
-            body: Some(body),
-            chunk: Bytes::new(),
-            error: None,
-        };
+        let source = Source { body: Some(body), chunk: Bytes::new(), error: None };
         Self(Arc::new(Mutex::new(source)))
     }
 }
@@ -111,9 +107,7 @@ impl InputStream for StdinReader {
         let mut context = Context::from_waker(std::task::Waker::noop());
         let _ = source.poll_fill(&mut context);
         if let Some(error) = source.error {
-            return Err(StreamError::LastOperationFailed(wasmtime::Error::new(
-                error,
-            )));
+            return Err(StreamError::LastOperationFailed(wasmtime::Error::new(error)));
         }
         if source.chunk.is_empty() && source.body.is_none() {
             return Err(StreamError::Closed);
@@ -193,11 +187,7 @@ impl OutputStream for StdoutStream02 {
 
     fn flush(&mut self) -> StreamResult<()> {
         // Every chunk is on its way as soon as it is written.
-        if self.0.is_closed() {
-            Err(StreamError::Closed)
-        } else {
-            Ok(())
-        }
+        if self.0.is_closed() { Err(StreamError::Closed) } else { Ok(()) }
     }
 
     fn check_write(&mut self) -> StreamResult<usize> {
@@ -252,10 +242,7 @@ impl LogWriter {
     /// Writes to `log` as `stream`.
     #[must_use]
     pub fn new(log: &Arc<GuestLog>, stream: LogStream) -> Self {
-        Self {
-            log: Arc::clone(log),
-            stream,
-        }
+        Self { log: Arc::clone(log), stream }
     }
 }
 

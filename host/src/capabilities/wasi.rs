@@ -32,31 +32,27 @@ fn builder(environment: &[(String, String)], log: &Arc<GuestLog>) -> WasiCtxBuil
 /// The context of an http guest: both output streams are its log.
 #[must_use]
 pub fn http_context(environment: &[(String, String)], log: &Arc<GuestLog>) -> WasiCtx {
-    builder(environment, log)
-        .stdout(LogWriter::new(log, LogStream::Stdout))
-        .build()
+    builder(environment, log).stdout(LogWriter::new(log, LogStream::Stdout)).build()
 }
 
-/// The context of a CGI guest: the request in variables and standard input, the
-/// response on standard output. The request's variables win over the function's.
+/// What the context of a CGI guest is built from: the request in variables and
+/// standard input, the response on standard output. The request's variables
+/// come before the function's: where a name stands twice, guests take the first.
 #[must_use]
-pub fn cgi_context<B>(
+pub fn cgi_builder<B>(
     environment: &[(String, String)],
     variables: &[(String, String)],
     stdin: B,
     stdout: mpsc::Sender<Bytes>,
     log: &Arc<GuestLog>,
-) -> WasiCtx
+) -> WasiCtxBuilder
 where
     B: Body<Data = Bytes, Error = BodyError> + Send + 'static,
 {
-    let mut builder = builder(environment, log);
-    builder
-        .stdin(GuestStdin::new(stdin))
-        .stdout(GuestStdout::new(stdout))
-        .envs(variables);
+    let mut builder = builder(variables, log);
+    builder.stdin(GuestStdin::new(stdin)).stdout(GuestStdout::new(stdout)).envs(environment);
     if let Some((_, script)) = variables.iter().find(|(name, _)| name == "SCRIPT_NAME") {
         builder.arg(script);
     }
-    builder.build()
+    builder
 }

@@ -57,7 +57,7 @@ pub(super) async fn run(args: BuildArgs, global: &Global) -> anyhow::Result<Exit
         }
     }
     if global.json {
-        output::json(&built)?;
+        output::document(&built)?;
     }
     Ok(ExitCode::from(u8::from(failed)))
 }

@@ -16,9 +16,7 @@ const FAILURE_LINES_MAX: usize = 60;
 
 /// The toolchains of this machine.
 pub(super) fn toolchains() -> Toolchains {
-    Toolchains {
-        root: crate::config::toolchains_dir(),
-    }
+    Toolchains { root: crate::config::toolchains_dir() }
 }
 
 /// The languages of these units whose tools are not all there.
@@ -37,10 +35,7 @@ pub(super) fn missing(units: &[Unit]) -> Vec<(Language, Vec<MissingTool>)> {
 /// Installs what is missing for these units. A language that can not be
 /// installed is no error: its functions are what fails, with the reason.
 pub(super) async fn install_missing(units: &[Unit], quiet: bool) {
-    let missing: Vec<Language> = missing(units)
-        .into_iter()
-        .map(|(language, _)| language)
-        .collect();
+    let missing: Vec<Language> = missing(units).into_iter().map(|(language, _)| language).collect();
     if missing.is_empty() {
         return;
     }
@@ -64,11 +59,7 @@ pub(super) async fn build(unit: &Unit, project: &Project, quiet: bool) -> anyhow
     let converted = folder.join(format!("{}.wasm", unit.name));
     match &unit.origin {
         Origin::Component(path) => ready(path, &converted),
-        Origin::Command {
-            command,
-            folder,
-            component,
-        } => {
+        Origin::Command { command, folder, component } => {
             let progress = Progress::start(format!("building {}", unit.name), quiet);
             run_command(command, folder, &progress).await?;
             if !component.is_file() {
@@ -177,15 +168,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let root = folder.path().to_owned();
         fs::write(root.join("a.wat"), "(component)").unwrap();
-        let unit = |origin| Unit {
-            name: "a".parse().unwrap(),
-            spec: None,
-            origin,
-        };
-        let project = Project {
-            root: root.clone(),
-            units: vec![],
-        };
+        let unit = |origin| Unit { name: "a".parse().unwrap(), spec: None, origin };
+        let project = Project { root: root.clone(), units: vec![] };
 
         let text = unit(Origin::Component(root.join("a.wat")));
         let built = build(&text, &project, true).await.unwrap();
@@ -202,9 +186,7 @@ mod tests {
         assert!(error.to_string().contains("left no"), "{error}");
         let error = build(&command("exit 3"), &project, true).await.unwrap_err();
         assert!(error.to_string().contains("failed"), "{error}");
-        let built = build(&command("echo > b.wasm"), &project, true)
-            .await
-            .unwrap();
+        let built = build(&command("echo > b.wasm"), &project, true).await.unwrap();
         assert_eq!(built, root.join("b.wasm"));
     }
 }

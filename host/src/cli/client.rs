@@ -57,14 +57,10 @@ impl Client {
             return Self::new(host, token);
         }
         let folders = data_folders(global);
-        let running = folders
-            .iter()
-            .find_map(|folder| Some((folder, running_host(folder)?)));
+        let running = folders.iter().find_map(|folder| Some((folder, running_host(folder)?)));
         let Some((folder, host)) = running else {
-            let looked: Vec<String> = folders
-                .iter()
-                .map(|folder| folder.display().to_string())
-                .collect();
+            let looked: Vec<String> =
+                folders.iter().map(|folder| folder.display().to_string()).collect();
             bail!(
                 "no host is running here (looked in {}): start one with `whit serve`, or name one \
                  with --host",
@@ -80,24 +76,15 @@ impl Client {
 
     /// The host at this address.
     pub(super) fn new(admin: &str, token: Option<String>) -> anyhow::Result<Self> {
-        let address = if admin.contains("://") {
-            admin.to_owned()
-        } else {
-            format!("http://{admin}")
-        };
+        let address =
+            if admin.contains("://") { admin.to_owned() } else { format!("http://{admin}") };
         let admin = Url::parse(&address)
             .ok()
             .filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host())
             .ok_or_else(|| {
-                UsageError(format!(
-                    "--host {admin}: expected a URL such as http://10.0.0.5:8081"
-                ))
+                UsageError(format!("--host {admin}: expected a URL such as http://10.0.0.5:8081"))
             })?;
-        Ok(Self {
-            http: http_client(&admin)?,
-            admin,
-            token,
-        })
+        Ok(Self { http: http_client(&admin)?, admin, token })
     }
 
     /// The HTTP client, for calls of functions.
@@ -130,10 +117,7 @@ impl Client {
         let status = response.status();
         let body = response.bytes().await.unwrap_or_default();
         let Ok(problem) = serde_json::from_slice::<Problem>(&body) else {
-            bail!(
-                "{} answered {status}, but not as a Whit host does: is it one?",
-                self.admin
-            );
+            bail!("{} answered {status}, but not as a Whit host does: is it one?", self.admin);
         };
         Err(ApiError { problem }.into())
     }
@@ -184,8 +168,7 @@ impl Client {
 
     /// A function's revisions, the newest first.
     pub(super) async fn revisions(&self, name: &FunctionName) -> anyhow::Result<Vec<RevisionView>> {
-        self.all(self.url(&["functions", name.as_str(), "revisions"]))
-            .await
+        self.all(self.url(&["functions", name.as_str(), "revisions"])).await
     }
 
     /// One revision.
@@ -195,8 +178,7 @@ impl Client {
         number: u32,
     ) -> anyhow::Result<RevisionView> {
         let number = number.to_string();
-        self.get_json(self.url(&["functions", name.as_str(), "revisions", &number]))
-            .await
+        self.get_json(self.url(&["functions", name.as_str(), "revisions", &number])).await
     }
 
     /// Uploads a component, with a spec where there is one.
@@ -212,9 +194,7 @@ impl Client {
             url.query_pairs_mut().append_pair("activate", "false");
         }
         let opened = || format!("open {}", component.display());
-        let file = tokio::fs::File::open(component)
-            .await
-            .with_context(opened)?;
+        let file = tokio::fs::File::open(component).await.with_context(opened)?;
         let bytes = file.metadata().await.with_context(opened)?.len();
         let file = ReaderStream::with_capacity(file, UPLOAD_CHUNK_BYTES);
         let request = self.request(Method::PUT, url);
@@ -245,11 +225,7 @@ impl Client {
     ) -> anyhow::Result<FunctionView> {
         let url = self.url(&["functions", name.as_str(), "rollback"]);
         let body = crate::admin::types::RollbackRequest { revision };
-        read(
-            self.send(self.request(Method::POST, url).json(&body))
-                .await?,
-        )
-        .await
+        read(self.send(self.request(Method::POST, url).json(&body)).await?).await
     }
 
     /// Removes a function.
@@ -275,9 +251,7 @@ impl Client {
             url.query_pairs_mut().append_pair("invocation", invocation);
         }
         let response = self.send(self.request(Method::GET, url)).await?;
-        Ok(response
-            .bytes_stream()
-            .map_err(|error| anyhow!(error).context("the log broke off")))
+        Ok(response.bytes_stream().map_err(|error| anyhow!(error).context("the log broke off")))
     }
 }
 
@@ -302,11 +276,7 @@ fn multipart_frame(spec: &str) -> (String, String, String) {
          filename=\"component.wasm\"\r\ncontent-type: application/wasm\r\n\r\n"
     );
     let tail = format!("\r\n--{boundary}--\r\n");
-    (
-        format!("multipart/form-data; boundary={boundary}"),
-        head,
-        tail,
-    )
+    (format!("multipart/form-data; boundary={boundary}"), head, tail)
 }
 
 fn http_client(admin: &Url) -> anyhow::Result<reqwest::Client> {
@@ -318,11 +288,7 @@ fn http_client(admin: &Url) -> anyhow::Result<reqwest::Client> {
         // A function's redirect is its answer.
         .redirect(reqwest::redirect::Policy::none());
     // A proxy can not reach this machine's loopback.
-    let builder = if is_loopback(admin) {
-        builder.no_proxy()
-    } else {
-        builder
-    };
+    let builder = if is_loopback(admin) { builder.no_proxy() } else { builder };
     builder.build().context("set up the HTTP client")
 }
 
@@ -376,10 +342,7 @@ fn read_token(folder: &Path) -> anyhow::Result<String> {
 /// The token of a host that is named, but runs on this machine.
 fn local_token(global: &Global, host: &str) -> Option<String> {
     let same = |host_file: &HostFile| {
-        host_file
-            .admin
-            .trim_end_matches('/')
-            .trim_start_matches("http://")
+        host_file.admin.trim_end_matches('/').trim_start_matches("http://")
             == host.trim_end_matches('/').trim_start_matches("http://")
     };
     data_folders(global)
@@ -396,10 +359,7 @@ mod tests {
     fn hosts_are_given_as_urls_or_addresses() {
         let admin = |host: &str| Client::new(host, None).map(|client| client.admin.to_string());
         assert_eq!(admin("10.0.0.5:8081").unwrap(), "http://10.0.0.5:8081/");
-        assert_eq!(
-            admin("https://whit.example.com/").unwrap(),
-            "https://whit.example.com/"
-        );
+        assert_eq!(admin("https://whit.example.com/").unwrap(), "https://whit.example.com/");
         for bad in ["", "ftp://x", "http://", "a b"] {
             assert!(admin(bad).is_err(), "{bad}");
         }

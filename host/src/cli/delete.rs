@@ -25,10 +25,8 @@ pub(super) async fn run(args: DeleteArgs, global: &Global) -> anyhow::Result<Exi
     let client = Client::find(global)?;
     if !args.yes && !global.json && io::stdin().is_terminal() {
         let function = client.function(&args.name).await?;
-        let question = format!(
-            "Delete {} with its {} revisions? [y/N] ",
-            args.name, function.revisions
-        );
+        let question =
+            format!("Delete {} with its {} revisions? [y/N] ", args.name, function.revisions);
         if !confirmed(&question)? {
             output::note("nothing was deleted");
             return Ok(ExitCode::FAILURE);
@@ -36,7 +34,7 @@ pub(super) async fn run(args: DeleteArgs, global: &Global) -> anyhow::Result<Exi
     }
     client.delete(&args.name).await?;
     if global.json {
-        output::json(&json!({ "deleted": args.name }))?;
+        output::document(&json!({ "deleted": args.name }))?;
     } else {
         output::line(format!("{GREEN}deleted{GREEN:#} {}", args.name))?;
     }

@@ -10,8 +10,8 @@ use serde_json::json;
 use super::client::Client;
 use super::output::{self, DIM, GREEN, Progress, RED};
 use super::project::{self, Project, Selection, Unit};
-use super::{Global, UsageError, builder};
-use crate::admin::types::{FunctionView, PublishedView};
+use super::{Global, UsageError, builder, suggest};
+use crate::admin::types::PublishedView;
 use crate::model::ids::FunctionName;
 use crate::model::spec::FunctionSpec;
 
@@ -65,8 +65,8 @@ pub(super) async fn run(args: DeployArgs, global: &Global) -> anyhow::Result<Exi
     }
     if global.json {
         match results.as_slice() {
-            [result] => output::json(result)?,
-            results => output::json(&results)?,
+            [result] => output::document(result)?,
+            results => output::document(&results)?,
         }
     }
     Ok(ExitCode::from(u8::from(failed.is_some())))
@@ -102,120 +102,24 @@ pub(super) async fn deploy(
 ) -> anyhow::Result<PublishedView> {
     let component = builder::build(unit, project, quiet).await?;
     let _progress = Progress::start(format!("deploying {}", unit.name), quiet);
-    client
-        .publish(&unit.name, &component, unit.spec.as_ref(), activate)
-        .await
+    client.publish(&unit.name, &component, unit.spec.as_ref(), activate).await
 }
 
 /// What people read about a deployed function.
 fn describe(published: &PublishedView) -> String {
-    let PublishedView {
-        created,
-        revision,
-        function,
-    } = published;
+    let PublishedView { created, revision, function } = published;
     let what = match (created, revision.active) {
         (true, true) => "deployed",
         (true, false) => "published",
         (false, _) => "unchanged",
     };
-    let url = if revision.active {
-        &function.url
-    } else {
-        &revision.url
-    };
+    let url = if revision.active { &function.url } else { &revision.url };
     format!(
         "{GREEN}{what}{GREEN:#} {} {DIM}revision {}, {}, {}{DIM:#}\n  {}",
         function.name,
         revision.number,
         revision.kind,
         output::size(revision.component_bytes),
-        curl(url),
+        suggest::curl(url),
     )
-}
-
-/// A line to try: the function's own URL.
-pub(super) fn curl(url: &str) -> String {
-    format!("curl {url}")
-}
-
-/// Lines to try for a function: its own URL, and each route that it declares.
-pub(super) fn curl_lines(function: &FunctionView) -> Vec<String> {
-    let mut lines = vec![curl(&function.url)];
-    let Some(revision) = &function.revision else {
-        return lines;
-    };
-    let origin = function
-        .url
-        .split('/')
-        .take(3)
-        .collect::<Vec<_>>()
-        .join("/");
-    for route in &revision.spec.routes {
-        let method = match route.method.as_deref() {
-            None | Some("GET") => String::new(),
-            Some(method) => format!("-X {method} "),
-        };
-        let host = route
-            .authority
-            .as_deref()
-            .map_or_else(String::new, |host| format!("-H 'Host: {host}' "));
-        let path: String = route
-            .segments
-            .iter()
-            .map(|segment| format!("/{}", example(segment)))
-            .collect();
-        lines.push(format!("curl {method}{host}{origin}{path}"));
-    }
-    lines
-}
-
-fn example(segment: &crate::model::route::Segment) -> String {
-    use crate::model::route::Segment;
-    match segment {
-        Segment::Literal(text) => text.to_string(),
-        Segment::Parameter(name) => name.to_uppercase(),
-        Segment::Wildcard(name) if name.is_empty() => String::new(),
-        Segment::Wildcard(name) => name.to_uppercase(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn routes_become_lines_to_try() {
-        let spec = r#"{"routes":["/plain","POST /resize/{width}","api.example.com/*"]}"#;
-        let spec = FunctionSpec::from_json(spec.as_bytes()).unwrap();
-        let limits = spec.limits().into();
-        let function = FunctionView {
-            tenant: "default".into(),
-            name: "a".into(),
-            url: "http://127.0.0.1:8080/a/".into(),
-            active: Some(1),
-            previous: None,
-            revisions: 1,
-            revision: Some(crate::admin::types::RevisionView {
-                number: 1,
-                active: true,
-                url: String::new(),
-                kind: "http-0.2".into(),
-                digest: String::new(),
-                component_bytes: 0,
-                created_unix_ms: 0,
-                spec,
-                limits,
-            }),
-        };
-        assert_eq!(
-            curl_lines(&function),
-            [
-                "curl http://127.0.0.1:8080/a/",
-                "curl http://127.0.0.1:8080/plain",
-                "curl -X POST http://127.0.0.1:8080/resize/WIDTH",
-                "curl -H 'Host: api.example.com' http://127.0.0.1:8080/",
-            ]
-        );
-    }
 }

@@ -6,8 +6,8 @@ use clap::Args;
 
 use super::Global;
 use super::client::Client;
-use super::deploy::curl_lines;
 use super::output::{self, BOLD, DIM};
+use super::suggest::curl_lines;
 use crate::admin::types::{FunctionView, RevisionView};
 use crate::model::ids::FunctionName;
 use crate::model::quantity::{ByteSize, Millis};
@@ -22,7 +22,7 @@ pub(super) struct DescribeArgs {
 pub(super) async fn run(args: DescribeArgs, global: &Global) -> anyhow::Result<ExitCode> {
     let function = Client::find(global)?.function(&args.name).await?;
     if global.json {
-        output::json(&function)?;
+        output::document(&function)?;
     } else {
         output::line(describe(&function))?;
     }
@@ -33,18 +33,8 @@ fn describe(function: &FunctionView) -> String {
     let mut lines = vec![format!("{BOLD}{}{BOLD:#}  {}", function.name, function.url)];
     let mut row = |name: &str, value: String| lines.push(format!("  {name:<14} {value}"));
     let number = |number: Option<u32>| number.map_or_else(|| "none".into(), |n| n.to_string());
-    let previous = function
-        .previous
-        .map(|n| format!(", before it {n}"))
-        .unwrap_or_default();
-    row(
-        "active",
-        format!(
-            "{} of {}{previous}",
-            number(function.active),
-            function.revisions
-        ),
-    );
+    let previous = function.previous.map(|n| format!(", before it {n}")).unwrap_or_default();
+    row("active", format!("{} of {}{previous}", number(function.active), function.revisions));
     if let Some(revision) = &function.revision {
         describe_revision(revision, &mut row);
     }
@@ -56,18 +46,8 @@ fn describe(function: &FunctionView) -> String {
 
 fn describe_revision(revision: &RevisionView, row: &mut impl FnMut(&str, String)) {
     row("kind", revision.kind.clone());
-    row(
-        "component",
-        format!(
-            "{} ({})",
-            output::size(revision.component_bytes),
-            revision.digest
-        ),
-    );
-    row(
-        "deployed",
-        format!("{} UTC", output::time(revision.created_unix_ms)),
-    );
+    row("component", format!("{} ({})", output::size(revision.component_bytes), revision.digest));
+    row("deployed", format!("{} UTC", output::time(revision.created_unix_ms)));
     for route in &revision.spec.routes {
         row("route", route.to_string());
     }
@@ -75,14 +55,8 @@ fn describe_revision(revision: &RevisionView, row: &mut impl FnMut(&str, String)
     row("timeout", Millis(limits.timeout_ms).to_string());
     row("cpu", Millis(limits.cpu_ms).to_string());
     row("memory", ByteSize(limits.memory_bytes_max).to_string());
-    row(
-        "request body",
-        ByteSize(limits.request_body_bytes_max).to_string(),
-    );
-    row(
-        "response body",
-        ByteSize(limits.response_body_bytes_max).to_string(),
-    );
+    row("request body", ByteSize(limits.request_body_bytes_max).to_string());
+    row("response body", ByteSize(limits.response_body_bytes_max).to_string());
     row("logs", ByteSize(limits.log_bytes_max).to_string());
     row("concurrency", limits.concurrency.to_string());
     for (name, value) in &revision.spec.env {

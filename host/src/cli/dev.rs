@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::Args;
+use futures::{StreamExt, stream};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tokio::io::{AsyncBufReadExt, BufReader};
@@ -14,9 +15,10 @@ use tokio::process::{Child, ChildStdin, Command};
 use tokio::task::JoinSet;
 
 use super::client::{Client, DEV_DATA};
-use super::deploy::{curl_lines, deploy};
+use super::deploy::deploy;
 use super::output::{self, BOLD, DIM, GREEN, RED, YELLOW};
 use super::project::{self, Project, Selection, Unit};
+use super::suggest::{curl_lines, readme_line};
 use super::{Global, builder, logs};
 use crate::admin::types::{FunctionView, PublishedView};
 use crate::dev::languages::Language;
@@ -26,6 +28,8 @@ use crate::model::ids::FunctionName;
 /// Longest wait for the host to start, and to end.
 const HOST_START_MAX: Duration = Duration::from_secs(30);
 const HOST_STOP_MAX: Duration = Duration::from_secs(15);
+/// Builds at the same time. Most tools use one core for most of their time.
+const BUILDS_MAX: usize = 2;
 /// Pause before a log that broke off is followed again.
 const LOG_RETRY: Duration = Duration::from_secs(1);
 
@@ -63,10 +67,7 @@ pub(super) async fn run(args: DevArgs, global: &Global) -> anyhow::Result<ExitCo
             }
         }
     }
-    let data = global
-        .data_dir
-        .clone()
-        .unwrap_or_else(|| project.root.join(DEV_DATA));
+    let data = global.data_dir.clone().unwrap_or_else(|| project.root.join(DEV_DATA));
     let mut host = Host::start(&args, &data).await?;
     let worked = tokio::select! {
         worked = Session::work(&args, global, project, &host.ready, &data) => worked,
@@ -104,12 +105,7 @@ impl Host {
         let program = std::env::current_exe().context("find this program's file")?;
         let mut process = Command::new(program)
             .args(["serve", "--ready-json", "--until-stdin-ends"])
-            .args([
-                "--listen",
-                &args.listen,
-                "--admin-listen",
-                &args.admin_listen,
-            ])
+            .args(["--listen", &args.listen, "--admin-listen", &args.admin_listen])
             .arg("--data-dir")
             .arg(data)
             .stdin(Stdio::piped())
@@ -120,10 +116,7 @@ impl Host {
             .spawn()
             .context("start the host")?;
         let stdin = process.stdin.take();
-        let stdout = process
-            .stdout
-            .take()
-            .context("read the host's first line")?;
+        let stdout = process.stdout.take().context("read the host's first line")?;
         let mut lines = BufReader::new(stdout).lines();
         let first = tokio::time::timeout(HOST_START_MAX, lines.next_line()).await;
         let first = first.context("the host did not become ready in time")??;
@@ -135,20 +128,13 @@ impl Host {
             .with_context(|| format!("the host's first line was {first:?}"))?;
         // What else it prints is nobody's, but must not fill the pipe.
         tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
-        Ok(Self {
-            process,
-            stdin,
-            ready,
-        })
+        Ok(Self { process, stdin, ready })
     }
 
     /// Lets requests in flight finish.
     async fn stop(mut self) -> anyhow::Result<()> {
         drop(self.stdin.take());
-        if tokio::time::timeout(HOST_STOP_MAX, self.process.wait())
-            .await
-            .is_err()
-        {
+        if tokio::time::timeout(HOST_STOP_MAX, self.process.wait()).await.is_err() {
             output::note("the host did not end in time; it is killed");
             self.process.kill().await?;
         }
@@ -192,9 +178,7 @@ impl<'a> Session<'a> {
             deployed: BTreeMap::new(),
             logs: JoinSet::new(),
         };
-        session.event("ready", ready, || {
-            format!("{BOLD}host{BOLD:#} {}", ready.data)
-        })?;
+        session.event("ready", ready, || format!("{BOLD}host{BOLD:#} {}", ready.data))?;
         // Before the first build, which may take minutes: what is saved
         // meanwhile is built next.
         let mut watcher = Watcher::new(&project.root)
@@ -220,24 +204,26 @@ impl<'a> Session<'a> {
                 (language, tools.join("; "))
             })
             .collect();
+        let mut changed = Vec::new();
         for unit in &project.units {
             let source = fingerprint(unit.place()).ok();
             let same = |built: &Built| built.unit == *unit && built.source == source;
             if self.built.get(&unit.name).is_some_and(same) {
                 continue;
             }
-            self.built.insert(
-                unit.name.clone(),
-                Built {
-                    unit: unit.clone(),
-                    source,
-                },
-            );
-            if let Some(reason) = unit.language().and_then(|language| missing.get(&language)) {
-                self.skipped(unit, reason)?;
-                continue;
+            let built = Built { unit: unit.clone(), source };
+            self.built.insert(unit.name.clone(), built);
+            match unit.language().and_then(|language| missing.get(&language)) {
+                Some(reason) => self.skipped(unit, reason)?,
+                None => changed.push(unit),
             }
-            match deploy(unit, project, &self.client, true, self.json).await {
+        }
+        let (client, json) = (&self.client.clone(), self.json);
+        let mut deploys = stream::iter(changed)
+            .map(|unit| async move { (unit, deploy(unit, project, client, true, json).await) })
+            .buffer_unordered(BUILDS_MAX);
+        while let Some((unit, deployed)) = deploys.next().await {
+            match deployed {
                 Ok(published) => self.deployed(published)?,
                 Err(error) => self.failed(Some(&unit.name), &error)?,
             }
@@ -260,11 +246,7 @@ impl<'a> Session<'a> {
     fn deployed(&mut self, published: PublishedView) -> anyhow::Result<()> {
         let function = &published.function;
         self.event("deployed", &published, || {
-            let what = if published.created {
-                "deployed"
-            } else {
-                "unchanged"
-            };
+            let what = if published.created { "deployed" } else { "unchanged" };
             let number = published.revision.number;
             format!(
                 "{GREEN}{what:>9}{GREEN:#} {} {DIM}revision {number}{DIM:#} {}",
@@ -272,13 +254,8 @@ impl<'a> Session<'a> {
             )
         })?;
         let name: FunctionName = function.name.parse()?;
-        if self
-            .deployed
-            .insert(name.clone(), published.function)
-            .is_none()
-        {
-            self.logs
-                .spawn(show_logs(self.client.clone(), name, self.json));
+        if self.deployed.insert(name.clone(), published.function).is_none() {
+            self.logs.spawn(show_logs(self.client.clone(), name, self.json));
         }
         Ok(())
     }
@@ -286,18 +263,13 @@ impl<'a> Session<'a> {
     fn skipped(&self, unit: &Unit, reason: &str) -> anyhow::Result<()> {
         let detail = json!({ "name": unit.name, "reason": reason });
         self.event("skipped", &detail, || {
-            format!(
-                "{YELLOW}  skipped{YELLOW:#} {} {DIM}{reason}{DIM:#}",
-                unit.name
-            )
+            format!("{YELLOW}  skipped{YELLOW:#} {} {DIM}{reason}{DIM:#}", unit.name)
         })
     }
 
     fn failed(&self, name: Option<&FunctionName>, error: &anyhow::Error) -> anyhow::Result<()> {
         let error = format!("{error:#}");
-        let still = name
-            .and_then(|name| self.deployed.get(name))
-            .and_then(|held| held.active);
+        let still = name.and_then(|name| self.deployed.get(name)).and_then(|held| held.active);
         let detail = json!({ "name": name, "error": error, "still_active": still });
         self.event("failed", &detail, || {
             let name = name.map(|name| format!(" {name}")).unwrap_or_default();
@@ -316,16 +288,15 @@ impl<'a> Session<'a> {
         }
         let root = project.root.display();
         output::line(format!("{DIM} watching {root}; Ctrl-C ends{DIM:#}"))?;
-        let all: Vec<String> = self.deployed.values().flat_map(curl_lines).collect();
+        let lines = |function: &FunctionView| {
+            let built = project.units.iter().find(|unit| unit.name.as_str() == function.name);
+            let line = built.and_then(|unit| readme_line(function, unit.place()));
+            line.map_or_else(|| curl_lines(function), |line| vec![line])
+        };
+        let all: Vec<String> = self.deployed.values().flat_map(lines).collect();
         if all.is_empty() {
-            let hint = if self.args.install {
-                ""
-            } else {
-                ", or let --install get the tools"
-            };
-            return Ok(output::line(format!(
-                "nothing answers yet: mend what failed above{hint}"
-            ))?);
+            let hint = if self.args.install { "" } else { ", or let --install get the tools" };
+            return Ok(output::line(format!("nothing answers yet: mend what failed above{hint}"))?);
         }
         output::line("")?;
         output::line(all.join("\n"))?;
@@ -341,10 +312,7 @@ async fn show_logs(client: Client, name: FunctionName, json: bool) {
                 return output::json_line(&json!({ "event": "log", "log": line }));
             }
             let text = logs::text(&line);
-            Ok(output::line(format!(
-                "{DIM}{} |{DIM:#} {text}",
-                line.function
-            ))?)
+            Ok(output::line(format!("{DIM}{} |{DIM:#} {text}", line.function))?)
         };
         // A function that was deleted, or a host that stops: tried again until
         // the session ends.

@@ -54,10 +54,7 @@ impl FromStr for Target {
             Some((name, revision)) => (name, Some(revision.parse()?)),
             None => (text, None),
         };
-        Ok(Self {
-            name: name.parse()?,
-            revision,
-        })
+        Ok(Self { name: name.parse()?, revision })
     }
 }
 
@@ -80,15 +77,10 @@ pub(super) async fn run(args: InvokeArgs, global: &Global) -> anyhow::Result<Exi
     let client = Client::find(global)?;
     let url = address(&client, &args.name, &args.path).await?;
     let has_data = args.data.is_some();
-    let method = args
-        .method
-        .unwrap_or(if has_data { Method::POST } else { Method::GET });
+    let method = args.method.unwrap_or(if has_data { Method::POST } else { Method::GET });
     let mut request = client.http().request(method, url.clone());
-    let headers: HeaderMap = args
-        .headers
-        .into_iter()
-        .map(|Header(name, value)| (name, value))
-        .collect();
+    let headers: HeaderMap =
+        args.headers.into_iter().map(|Header(name, value)| (name, value)).collect();
     if let Some(data) = args.data {
         let (body, kind) = body(data).await?;
         if let Some(kind) = kind.filter(|_| !headers.contains_key(CONTENT_TYPE)) {
@@ -126,21 +118,14 @@ async fn address(client: &Client, target: &Target, path: &str) -> anyhow::Result
             function.url
         }
     };
-    let url = format!(
-        "{}/{}",
-        base.trim_end_matches('/'),
-        path.trim_start_matches('/')
-    );
+    let url = format!("{}/{}", base.trim_end_matches('/'), path.trim_start_matches('/'));
     Url::parse(&url).with_context(|| format!("{url} is no URL"))
 }
 
 /// The body, and what it is where that shows.
 async fn body(data: String) -> anyhow::Result<(Body, Option<&'static str>)> {
     if let "-" | "@-" = data.as_str() {
-        return Ok((
-            Body::wrap_stream(ReaderStream::new(tokio::io::stdin())),
-            None,
-        ));
+        return Ok((Body::wrap_stream(ReaderStream::new(tokio::io::stdin())), None));
     }
     if let Some(path) = data.strip_prefix('@') {
         let open = tokio::fs::File::open(Path::new(path)).await;
@@ -149,25 +134,14 @@ async fn body(data: String) -> anyhow::Result<(Body, Option<&'static str>)> {
     }
     let json = serde_json::from_str::<Value>(&data)
         .is_ok_and(|value| value.is_object() || value.is_array());
-    let kind = if json {
-        "application/json"
-    } else {
-        "text/plain; charset=utf-8"
-    };
+    let kind = if json { "application/json" } else { "text/plain; charset=utf-8" };
     Ok((data.into(), Some(kind)))
 }
 
 fn show_head(response: &Response) {
-    output::note(format!(
-        "{DIM}{:?} {}",
-        response.version(),
-        response.status()
-    ));
+    output::note(format!("{DIM}{:?} {}", response.version(), response.status()));
     for (name, value) in response.headers() {
-        output::note(format!(
-            "{name}: {}",
-            String::from_utf8_lossy(value.as_bytes())
-        ));
+        output::note(format!("{name}: {}", String::from_utf8_lossy(value.as_bytes())));
     }
     output::note(format!("{DIM:#}"));
 }
@@ -195,16 +169,12 @@ async fn print_json(response: Response) -> anyhow::Result<()> {
             _ => drop(headers.insert(name.to_string(), value.into())),
         }
     }
-    let mut document = json!({ "status": status, "headers": headers });
-    let body = response
-        .bytes()
-        .await
-        .context("the function's response broke off")?;
-    match std::str::from_utf8(&body) {
-        Ok(text) => document["body"] = text.into(),
-        Err(_) => document["body_hex"] = hex::encode(&body).into(),
-    }
-    output::json(&document)
+    let body = response.bytes().await.context("the function's response broke off")?;
+    let (key, body) = match std::str::from_utf8(&body) {
+        Ok(text) => ("body", text.to_owned()),
+        Err(_) => ("body_hex", hex::encode(&body)),
+    };
+    output::document(&json!({ "status": status, "headers": headers, key: body }))
 }
 
 #[cfg(test)]

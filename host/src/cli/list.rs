@@ -9,7 +9,7 @@ use super::output;
 pub(super) async fn run(global: &Global) -> anyhow::Result<ExitCode> {
     let functions = Client::find(global)?.functions().await?;
     if global.json {
-        output::json(&functions)?;
+        output::document(&functions)?;
         return Ok(ExitCode::SUCCESS);
     }
     if functions.is_empty() {
@@ -29,14 +29,7 @@ pub(super) async fn run(global: &Global) -> anyhow::Result<ExitCode> {
             ],
             None => {
                 let none = || "-".to_owned();
-                vec![
-                    function.name.clone(),
-                    none(),
-                    none(),
-                    none(),
-                    none(),
-                    function.url.clone(),
-                ]
+                vec![function.name.clone(), none(), none(), none(), none(), function.url.clone()]
             }
         })
         .collect();

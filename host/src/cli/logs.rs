@@ -32,20 +32,9 @@ pub(super) async fn run(args: LogsArgs, global: &Global) -> anyhow::Result<ExitC
     let client = Client::find(global)?;
     let json = global.json;
     let request_id = args.request_id.map(|id| id.to_string());
-    let show = follow(
-        &client,
-        &args.name,
-        args.lines,
-        request_id,
-        args.follow,
-        |line| {
-            if json {
-                output::json_line(&line)
-            } else {
-                Ok(output::line(format_line(&line))?)
-            }
-        },
-    );
+    let show = follow(&client, &args.name, args.lines, request_id, args.follow, |line| {
+        if json { output::json_line(&line) } else { Ok(output::line(format_line(&line))?) }
+    });
     tokio::select! {
         shown = show => shown?,
         interrupted = tokio::signal::ctrl_c() => interrupted?,
@@ -62,11 +51,7 @@ pub(super) async fn follow(
     follow: bool,
     mut show: impl FnMut(LogLineView) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
-    let mut pieces = pin!(
-        client
-            .logs(name, lines, request_id.as_deref(), follow)
-            .await?
-    );
+    let mut pieces = pin!(client.logs(name, lines, request_id.as_deref(), follow).await?);
     let mut splitter = Lines::default();
     while let Some(piece) = pieces.next().await {
         for line in splitter.push(&piece?) {
@@ -99,15 +84,10 @@ impl Lines {
 /// A line for people: time, revision, the request's first digits, the text.
 fn format_line(line: &LogLineView) -> String {
     let time = output::time_of_day(line.unix_ms);
-    let revision = line
-        .revision
-        .map(|number| format!("r{number}"))
-        .unwrap_or_default();
+    let revision = line.revision.map(|number| format!("r{number}")).unwrap_or_default();
     // The end of the id is random; its beginning is the time.
     let request = line.invocation.as_deref().unwrap_or_default();
-    let request = request
-        .get(request.len().saturating_sub(8)..)
-        .unwrap_or_default();
+    let request = request.get(request.len().saturating_sub(8)..).unwrap_or_default();
     format!("{DIM}{time} {revision} {request}{DIM:#} {}", text(line))
 }
 
@@ -127,10 +107,7 @@ mod tests {
     fn lines_are_whole_however_they_come() {
         let mut lines = Lines::default();
         assert!(lines.push(b"{\"a\"").is_empty());
-        assert_eq!(
-            lines.push(b":1}\n{\"b\":2}\n{"),
-            [&b"{\"a\":1}"[..], b"{\"b\":2}"]
-        );
+        assert_eq!(lines.push(b":1}\n{\"b\":2}\n{"), [&b"{\"a\":1}"[..], b"{\"b\":2}"]);
         assert_eq!(lines.push(b"}\n"), [b"{}"]);
     }
 }

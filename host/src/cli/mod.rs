@@ -17,23 +17,21 @@ mod project;
 mod revisions;
 mod rollback;
 mod serve;
+mod suggest;
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
-use clap::{Args, Parser, Subcommand};
+use clap::parser::ValueSource;
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::engine::{compile, compile_child};
 
 /// A WebAssembly function host: upload a module, call its URL.
 #[derive(Debug, Parser)]
-#[command(
-    name = "whit",
-    version,
-    max_term_width = 100,
-    disable_help_subcommand = true
-)]
+#[command(name = "whit", version, max_term_width = 100, disable_help_subcommand = true)]
 struct Cli {
     #[command(flatten)]
     global: Global,
@@ -48,32 +46,17 @@ struct Global {
     #[arg(long, global = true)]
     json: bool,
     /// Address of a host's admin API, such as http://10.0.0.5:8081
-    #[arg(
-        long,
-        global = true,
-        value_name = "URL",
-        env = "WHIT_HOST",
-        help_heading = "Host"
-    )]
+    #[arg(long, global = true, value_name = "URL", env = "WHIT_HOST", help_heading = "Host")]
     host: Option<String>,
     /// The host's admin token; better given as the environment variable
-    #[arg(
-        long,
-        global = true,
-        env = "WHIT_TOKEN",
-        hide_env_values = true,
-        help_heading = "Host"
-    )]
+    #[arg(long, global = true, env = "WHIT_TOKEN", hide_env_values = true, help_heading = "Host")]
     token: Option<String>,
     /// Data folder of the host on this machine [default: ~/.local/share/whit/data]
-    #[arg(
-        long,
-        global = true,
-        value_name = "DIR",
-        env = "WHIT_DATA_DIR",
-        help_heading = "Host"
-    )]
+    #[arg(long, global = true, value_name = "DIR", env = "WHIT_DATA_DIR", help_heading = "Host")]
     data_dir: Option<PathBuf>,
+    /// Whether that was a flag, rather than the environment variable.
+    #[arg(skip)]
+    data_dir_is_flag: bool,
 }
 
 #[derive(Debug, Subcommand)]
@@ -113,12 +96,18 @@ struct UsageError(String);
 #[must_use]
 pub fn main() -> ExitCode {
     // Before anything else: a compile child confines itself before it does more.
-    let mut arguments = std::env::args().skip(1);
-    if arguments.next().as_deref() == Some(compile::CHILD_COMMAND) {
-        let arguments: Vec<String> = arguments.collect();
-        return compile_child::main(&arguments);
+    let mut arguments = std::env::args_os().skip(1);
+    if arguments.next().is_some_and(|command| command == compile::CHILD_COMMAND) {
+        let text = |argument: OsString| argument.to_string_lossy().into_owned();
+        return compile_child::main(&arguments.map(text).collect::<Vec<String>>());
     }
-    let cli = Cli::parse();
+    let matches = Cli::command().get_matches();
+    let mut cli = match Cli::from_arg_matches(&matches) {
+        Ok(cli) => cli,
+        Err(error) => error.exit(),
+    };
+    cli.global.data_dir_is_flag =
+        matches.value_source("data_dir") == Some(ValueSource::CommandLine);
     let json = cli.global.json;
     match run(cli) {
         Ok(code) => code,
@@ -171,8 +160,6 @@ async fn dispatch(command: Command, global: &Global) -> anyhow::Result<ExitCode>
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     #[test]

@@ -2,11 +2,13 @@
 
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal, Write};
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use anstyle::{AnsiColor, Style};
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use serde::Serialize;
+use serde_json::json;
 
 use super::client::ApiError;
 use crate::model::quantity::ByteSize;
@@ -22,20 +24,25 @@ pub(super) const YELLOW: Style = AnsiColor::Yellow.on_default();
 /// For what failed.
 pub(super) const RED: Style = AnsiColor::Red.on_default().bold();
 
+/// All that is going on, below what is printed meanwhile.
+static PROGRESS: LazyLock<MultiProgress> = LazyLock::new(MultiProgress::new);
+
 /// Prints a line to stdout; colours only on a terminal.
 pub(super) fn line(text: impl AsRef<str>) -> io::Result<()> {
-    let mut stdout = anstream::stdout().lock();
-    stdout.write_all(text.as_ref().as_bytes())?;
-    stdout.write_all(b"\n")
+    PROGRESS.suspend(|| {
+        let mut stdout = anstream::stdout().lock();
+        stdout.write_all(text.as_ref().as_bytes())?;
+        stdout.write_all(b"\n")
+    })
 }
 
 /// Prints a line to stderr, for people. Nobody reads it if that fails.
 pub(super) fn note(text: impl AsRef<str>) {
-    let _ = writeln!(anstream::stderr().lock(), "{}", text.as_ref());
+    let _ = PROGRESS.suspend(|| writeln!(anstream::stderr().lock(), "{}", text.as_ref()));
 }
 
 /// Prints one JSON document.
-pub(super) fn json(value: &impl Serialize) -> anyhow::Result<()> {
+pub(super) fn document(value: &impl Serialize) -> anyhow::Result<()> {
     Ok(line(serde_json::to_string_pretty(value)?)?)
 }
 
@@ -44,16 +51,20 @@ pub(super) fn json_line(value: &impl Serialize) -> anyhow::Result<()> {
     Ok(line(serde_json::to_string(value)?)?)
 }
 
-/// Prints what ended the command, with everything below it.
+/// Prints what ended the command, with everything below it, and what to try.
 pub(super) fn error(error: &anyhow::Error, json: bool) {
-    if !json {
-        return note(format!("{RED}error{RED:#}: {error:#}"));
-    }
-    let api = error
-        .chain()
-        .find_map(|cause| cause.downcast_ref::<ApiError>());
+    let api = error.chain().find_map(|cause| cause.downcast_ref::<ApiError>());
     let code = api.map(|api| api.problem.code.as_ref());
-    note(serde_json::json!({ "error": format!("{error:#}"), "code": code }).to_string());
+    if json {
+        return note(json!({ "error": format!("{error:#}"), "code": code }).to_string());
+    }
+    note(format!("{RED}error{RED:#}: {error:#}"));
+    let hint = match code {
+        Some("not_found") => "`whit list` shows what is deployed",
+        Some("nothing_to_roll_back_to") => "`whit revisions NAME` shows what there is",
+        _ => return,
+    };
+    note(format!("{DIM}{hint}{DIM:#}"));
 }
 
 /// Whether the reader of our output has left.
@@ -143,7 +154,7 @@ impl Progress {
         let bar = if quiet || !terminal {
             ProgressBar::hidden()
         } else {
-            ProgressBar::new_spinner()
+            PROGRESS.add(ProgressBar::new_spinner())
         };
         if !quiet && !terminal {
             note(format!("{what} ..."));
@@ -158,18 +169,15 @@ impl Progress {
 
     /// Shows a tool's latest line beside what goes on.
     pub(super) fn detail(&self, line: &str) {
-        let line: String = line
-            .chars()
-            .filter(|character| !character.is_control())
-            .collect();
-        self.bar
-            .set_message(format!("{}: {}", self.what, line.trim()));
+        let line: String = line.chars().filter(|character| !character.is_control()).collect();
+        self.bar.set_message(format!("{}: {}", self.what, line.trim()));
     }
 }
 
 impl Drop for Progress {
     fn drop(&mut self) {
         self.bar.finish_and_clear();
+        PROGRESS.remove(&self.bar);
     }
 }
 

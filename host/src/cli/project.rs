@@ -111,22 +111,12 @@ pub(super) fn find(selection: &Selection) -> anyhow::Result<Project> {
             selection.path.display()
         );
     }
-    if let Some(name) = selection
-        .only
-        .iter()
-        .find(|name| !found.contains_key(*name))
-    {
+    if let Some(name) = selection.only.iter().find(|name| !found.contains_key(*name)) {
         let names: Vec<String> = found.keys().map(ToString::to_string).collect();
-        bail!(UsageError(format!(
-            "--only {name}: there are {}",
-            names.join(", ")
-        )));
+        bail!(UsageError(format!("--only {name}: there are {}", names.join(", "))));
     }
     let wanted = |name: &FunctionName| selection.only.is_empty() || selection.only.contains(name);
-    let units = found
-        .into_values()
-        .filter(|unit| wanted(&unit.name))
-        .collect();
+    let units = found.into_values().filter(|unit| wanted(&unit.name)).collect();
     Ok(Project { root, units })
 }
 
@@ -148,21 +138,11 @@ fn unit_of_file(path: &Path) -> anyhow::Result<Unit> {
     let origin = match component_file(path) {
         true => Origin::Component(path.to_owned()),
         false => match languages::detect(path)? {
-            Some(language) => Origin::Source {
-                language,
-                source: path.to_owned(),
-            },
-            None => bail!(
-                "{}: neither a component nor a known kind of source",
-                path.display()
-            ),
+            Some(language) => Origin::Source { language, source: path.to_owned() },
+            None => bail!("{}: neither a component nor a known kind of source", path.display()),
         },
     };
-    Ok(Unit {
-        name,
-        spec: None,
-        origin,
-    })
+    Ok(Unit { name, spec: None, origin })
 }
 
 fn look_into(
@@ -175,18 +155,8 @@ fn look_into(
         return from_manifest(&manifest, found);
     }
     if let Some(language) = languages::detect(folder)? {
-        let origin = Origin::Source {
-            language,
-            source: folder.to_owned(),
-        };
-        return add(
-            found,
-            Unit {
-                name: name_of(folder)?,
-                spec: None,
-                origin,
-            },
-        );
+        let origin = Origin::Source { language, source: folder.to_owned() };
+        return add(found, Unit { name: name_of(folder)?, spec: None, origin });
     }
     let mut entries = fs::read_dir(folder)
         .and_then(Iterator::collect::<Result<Vec<_>, _>>)
@@ -213,31 +183,17 @@ fn from_manifest(path: &Path, found: &mut BTreeMap<FunctionName, Unit>) -> anyho
     for (name, entry) in manifest.functions {
         let origin =
             origin(folder, &entry).with_context(|| format!("{}: {name}", path.display()))?;
-        add(
-            found,
-            Unit {
-                name,
-                spec: Some(entry.spec),
-                origin,
-            },
-        )?;
+        add(found, Unit { name, spec: Some(entry.spec), origin })?;
     }
     Ok(())
 }
 
 fn origin(folder: &Path, entry: &FunctionEntry) -> anyhow::Result<Origin> {
-    let component = entry
-        .component
-        .as_ref()
-        .map(|component| folder.join(component));
+    let component = entry.component.as_ref().map(|component| folder.join(component));
     if let Some(command) = &entry.build {
         let component = component.context("`build` needs `component`: the file it leaves")?;
         let folder = folder.to_owned();
-        return Ok(Origin::Command {
-            command: command.clone(),
-            folder,
-            component,
-        });
+        return Ok(Origin::Command { command: command.clone(), folder, component });
     }
     if let Some(component) = component {
         if entry.source.is_some() {
@@ -251,27 +207,19 @@ fn origin(folder: &Path, entry: &FunctionEntry) -> anyhow::Result<Origin> {
     let language = match &entry.language {
         Some(name) => name.parse()?,
         None => languages::detect(&source)?.with_context(|| {
-            format!(
-                "{}: no known language; set `language` or `build`",
-                source.display()
-            )
+            format!("{}: no known language; set `language` or `build`", source.display())
         })?,
     };
     Ok(Origin::Source { language, source })
 }
 
 fn component_file(path: &Path) -> bool {
-    path.extension()
-        .is_some_and(|extension| extension == "wasm" || extension == "wat")
+    path.extension().is_some_and(|extension| extension == "wasm" || extension == "wat")
 }
 
 /// The function's name, from that of its file or folder.
 fn name_of(path: &Path) -> anyhow::Result<FunctionName> {
-    let name = if path.is_file() {
-        path.file_stem()
-    } else {
-        path.file_name()
-    };
+    let name = if path.is_file() { path.file_stem() } else { path.file_name() };
     let name = derive_name(&name.unwrap_or_default().to_string_lossy());
     name.parse().with_context(|| {
         format!(
@@ -285,13 +233,7 @@ fn derive_name(stem: &str) -> String {
     let mapped: String = stem
         .to_lowercase()
         .chars()
-        .map(|character| {
-            if matches!(character, '_' | '.' | ' ') {
-                '-'
-            } else {
-                character
-            }
-        })
+        .map(|character| if matches!(character, '_' | '.' | ' ') { '-' } else { character })
         .collect();
     mapped.trim_matches('-').to_owned()
 }
@@ -307,28 +249,19 @@ mod tests {
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::write(path, text).unwrap();
         }
-        let selection = Selection {
-            path: folder.path().to_owned(),
-            only: vec![],
-        };
+        let selection = Selection { path: folder.path().to_owned(), only: vec![] };
         (folder, selection)
     }
 
     fn names(project: &Project) -> Vec<&str> {
-        project
-            .units
-            .iter()
-            .map(|unit| unit.name.as_str())
-            .collect()
+        project.units.iter().map(|unit| unit.name.as_str()).collect()
     }
 
     #[test]
     fn names_come_from_files_and_folders() {
-        for (stem, name) in [
-            ("Hello_World", "hello-world"),
-            ("a.component", "a-component"),
-            ("_x_", "x"),
-        ] {
+        for (stem, name) in
+            [("Hello_World", "hello-world"), ("a.component", "a-component"), ("_x_", "x")]
+        {
             assert_eq!(derive_name(stem), name);
         }
     }
@@ -363,22 +296,10 @@ mod tests {
     fn mistakes_say_where_they_are() {
         for (files, expected) in [
             (vec![("README.md", "")], "nothing to deploy"),
-            (
-                vec![("a_b.wasm", ""), ("a-b.wat", "")],
-                "would be called a-b",
-            ),
-            (
-                vec![("whit.toml", "[functions.a]\nmemroy = '1MiB'")],
-                "did you mean",
-            ),
-            (
-                vec![("whit.toml", "[functions.a]\nbuild = 'make'")],
-                "needs `component`",
-            ),
-            (
-                vec![("whit.toml", "[functions.a]\nsource = 'gone'")],
-                "can not be read",
-            ),
+            (vec![("a_b.wasm", ""), ("a-b.wat", "")], "would be called a-b"),
+            (vec![("whit.toml", "[functions.a]\nmemroy = '1MiB'")], "did you mean"),
+            (vec![("whit.toml", "[functions.a]\nbuild = 'make'")], "needs `component`"),
+            (vec![("whit.toml", "[functions.a]\nsource = 'gone'")], "can not be read"),
             (vec![("whit.toml", "[functions.a]")], "no known language"),
         ] {
             let (_folder, selection) = project(&files);

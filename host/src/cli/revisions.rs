@@ -19,7 +19,7 @@ pub(super) struct RevisionsArgs {
 pub(super) async fn run(args: RevisionsArgs, global: &Global) -> anyhow::Result<ExitCode> {
     let revisions = Client::find(global)?.revisions(&args.name).await?;
     if global.json {
-        output::json(&revisions)?;
+        output::document(&revisions)?;
         return Ok(ExitCode::SUCCESS);
     }
     let rows: Vec<Vec<String>> = revisions
@@ -35,14 +35,7 @@ pub(super) async fn run(args: RevisionsArgs, global: &Global) -> anyhow::Result<
             ]
         })
         .collect();
-    let heading = [
-        "REVISION",
-        "TRAFFIC",
-        "KIND",
-        "SIZE",
-        "DEPLOYED (UTC)",
-        "DIGEST",
-    ];
+    let heading = ["REVISION", "TRAFFIC", "KIND", "SIZE", "DEPLOYED (UTC)", "DIGEST"];
     output::line(output::table(&heading, &rows))?;
     Ok(ExitCode::SUCCESS)
 }

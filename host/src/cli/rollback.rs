@@ -20,19 +20,13 @@ pub(super) struct RollbackArgs {
 
 pub(super) async fn run(args: RollbackArgs, global: &Global) -> anyhow::Result<ExitCode> {
     let revision = args.revision.map(|number| number.0);
-    let function = Client::find(global)?
-        .roll_back(&args.name, revision)
-        .await?;
+    let function = Client::find(global)?.roll_back(&args.name, revision).await?;
     if global.json {
-        output::json(&function)?;
+        output::document(&function)?;
     } else {
-        let now = function
-            .active
-            .map_or_else(|| "none".to_owned(), |number| number.to_string());
-        let text = format!(
-            "{GREEN}rolled back{GREEN:#} {}: revision {now} is active",
-            function.name
-        );
+        let now = function.active.map_or_else(|| "none".to_owned(), |number| number.to_string());
+        let text =
+            format!("{GREEN}rolled back{GREEN:#} {}: revision {now} is active", function.name);
         output::line(text)?;
     }
     Ok(ExitCode::SUCCESS)

@@ -61,7 +61,7 @@ pub(super) fn run(args: ServeArgs, global: &Global) -> anyhow::Result<ExitCode> 
         .build()
         .context("start the asynchronous runtime")?;
     let ready = |addresses: &Addresses| announce(addresses, args.ready_json || global.json);
-    runtime.block_on(async {
+    let served = runtime.block_on(async {
         let signalled = shutdown::signalled().context("install the signal handlers")?;
         let stop = async {
             if args.until_stdin_ends {
@@ -75,7 +75,10 @@ pub(super) fn run(args: ServeArgs, global: &Global) -> anyhow::Result<ExitCode> 
         };
         server::run(config, ready, stop).await?;
         Ok(ExitCode::SUCCESS)
-    })
+    });
+    // What is left at most waits for standard input, which may never end.
+    runtime.shutdown_background();
+    served
 }
 
 /// With `RUST_BACKTRACE` set, every error that is made and handled on the way
@@ -84,8 +87,10 @@ pub(super) fn run(args: ServeArgs, global: &Global) -> anyhow::Result<ExitCode> 
 /// safely in a running process: so the process replaces itself. Panics keep
 /// their backtraces. Returns only if that failed.
 fn start_again_without_backtraces() -> anyhow::Error {
-    let arguments = std::env::args_os().skip(1);
+    let mut arguments = std::env::args_os();
+    let name = arguments.next().unwrap_or_else(|| "whit".into());
     let error = std::process::Command::new("/proc/self/exe")
+        .arg0(name)
         .args(arguments)
         .env("RUST_LIB_BACKTRACE", "0")
         .exec();
@@ -93,23 +98,19 @@ fn start_again_without_backtraces() -> anyhow::Error {
 }
 
 fn flags(args: &ServeArgs, global: &Global) -> Flags {
+    // One from the environment is read there, and `--check` says so.
     let data_dir = global
         .data_dir
         .as_ref()
+        .filter(|_| global.data_dir_is_flag)
         .map(|folder| folder.display().to_string());
     let given = [
         ("listen", args.listen.clone()),
         ("admin_listen", args.admin_listen.clone()),
         ("data_dir", data_dir),
     ];
-    let settings = given
-        .into_iter()
-        .filter_map(|(name, value)| Some((name, value?)))
-        .collect();
-    Flags {
-        config: args.config.clone(),
-        settings,
-    }
+    let settings = given.into_iter().filter_map(|(name, value)| Some((name, value?))).collect();
+    Flags { config: args.config.clone(), settings }
 }
 
 /// The one line on standard output: for people, or for programs.
@@ -117,10 +118,7 @@ fn announce(addresses: &Addresses, json: bool) {
     let line = if json {
         serde_json::json!({ "data": addresses.data, "admin": addresses.admin }).to_string()
     } else {
-        format!(
-            "ready: functions at {}, admin API at {}",
-            addresses.data, addresses.admin
-        )
+        format!("ready: functions at {}, admin API at {}", addresses.data, addresses.admin)
     };
     // Nobody reads it: the host runs all the same.
     let _ = output::line(&line);

@@ -48,11 +48,7 @@ impl Watcher {
     pub fn new(root: &Path) -> notify::Result<Self> {
         let (sender, changes) = channel(EVENTS_MAX);
         let notify = notify::recommended_watcher(move |event| forward(event, &sender))?;
-        let mut watcher = Self {
-            notify,
-            changes,
-            root: root.to_owned(),
-        };
+        let mut watcher = Self { notify, changes, root: root.to_owned() };
         watcher.watch_tree(root)?;
         Ok(watcher)
     }
@@ -122,10 +118,8 @@ impl Watcher {
 fn forward(event: notify::Result<notify::Event>, sender: &Sender<PathBuf>) {
     let Ok(event) = event else { return };
     // Reading a source file, as every build does, changes nothing.
-    let ignored = matches!(
-        event.kind,
-        EventKind::Access(_) | EventKind::Modify(ModifyKind::Metadata(_))
-    );
+    let ignored =
+        matches!(event.kind, EventKind::Access(_) | EventKind::Modify(ModifyKind::Metadata(_)));
     if !ignored {
         for path in event.paths {
             // Full: enough is waiting to be looked at already.

@@ -18,8 +18,8 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::MetadataExt;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use wasmtime::Engine;
 use wasmtime::component::Component;
+use wasmtime::{Engine, Module};
 
 use crate::model::ids::Digest;
 use crate::storage::StorageError;
@@ -86,11 +86,7 @@ impl Artifacts {
     /// When the key can not be read or made.
     pub fn new(files: Arc<Files>) -> Result<Self, StorageError> {
         let key = files.secret_key()?;
-        Ok(Self {
-            files,
-            key,
-            checked: Mutex::default(),
-        })
+        Ok(Self { files, key, checked: Mutex::default() })
     }
 
     /// Makes `code`, as the compiler wrote it, the artifact of a component.
@@ -122,43 +118,71 @@ impl Artifacts {
         })
     }
 
-    /// Checks and maps an artifact.
+    /// Checks and maps the artifact of a component.
     ///
     /// # Errors
     /// See [`ArtifactError`]. A corrupt one has been set aside by then.
-    pub fn load(
+    #[expect(unsafe_code, reason = "loading native code is what artifacts are for")]
+    pub fn load_component(
         &self,
         engine: &Engine,
         digest: Digest,
         fingerprint: &str,
     ) -> Result<Component, ArtifactError> {
-        let path = self.files.artifact_path(digest, fingerprint);
-        let loaded = self.load_checked(engine, digest, fingerprint);
+        self.load(digest, fingerprint, |path| {
+            // SAFETY: `load` says why what it gives to this is sound to map.
+            unsafe { Component::deserialize_file(engine, path) }
+        })
+    }
+
+    /// Checks and maps the artifact of a core module.
+    ///
+    /// # Errors
+    /// As [`Self::load_component`].
+    #[expect(unsafe_code, reason = "loading native code is what artifacts are for")]
+    pub fn load_module(
+        &self,
+        engine: &Engine,
+        digest: Digest,
+        fingerprint: &str,
+    ) -> Result<Module, ArtifactError> {
+        self.load(digest, fingerprint, |path| {
+            // SAFETY: `load` says why what it gives to this is sound to map.
+            unsafe { Module::deserialize_file(engine, path) }
+        })
+    }
+
+    /// Opens and checks an artifact and gives it to `map`.
+    ///
+    /// This is what makes mapping it sound: the file is, unchanged, what this
+    /// host's compiler wrote for an engine of this configuration. Its keyed hash
+    /// covers all of its code, and nobody without the key, which only this user
+    /// can read, can make one. It is opened for reading here and is only ever
+    /// replaced by rename, so the mapping does not change while it is in use.
+    fn load<T>(
+        &self,
+        digest: Digest,
+        fingerprint: &str,
+        map: impl FnOnce(String) -> wasmtime::Result<T>,
+    ) -> Result<T, ArtifactError> {
+        let loaded = self.open_checked(digest, fingerprint).and_then(|file| {
+            // By descriptor, so that what is mapped is what was checked even if
+            // the name now leads elsewhere.
+            map(format!("/proc/self/fd/{}", file.as_raw_fd())).map_err(ArtifactError::Refused)
+        });
         if let Err(ArtifactError::Corrupt(_) | ArtifactError::Refused(_)) = &loaded {
             self.forget(digest);
-            self.files.quarantine(&path);
+            self.files.quarantine(&self.files.artifact_path(digest, fingerprint));
         }
         loaded
     }
 
     /// Drops what is remembered about a component's artifact.
     pub fn forget(&self, digest: Digest) {
-        self.checked
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .remove(&digest);
+        self.checked.lock().unwrap_or_else(PoisonError::into_inner).remove(&digest);
     }
 
-    #[expect(
-        unsafe_code,
-        reason = "loading native code is what artifacts are for; see SAFETY"
-    )]
-    fn load_checked(
-        &self,
-        engine: &Engine,
-        digest: Digest,
-        fingerprint: &str,
-    ) -> Result<Component, ArtifactError> {
+    fn open_checked(&self, digest: Digest, fingerprint: &str) -> Result<File, ArtifactError> {
         let path = self.files.artifact_path(digest, fingerprint);
         let mut file = match File::open(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -176,15 +200,7 @@ impl Artifacts {
             let mut checked = self.checked.lock().unwrap_or_else(PoisonError::into_inner);
             checked.insert(digest, identity);
         }
-        // By descriptor, so that what is mapped is what was checked even if the
-        // name now leads elsewhere.
-        let descriptor = format!("/proc/self/fd/{}", file.as_raw_fd());
-        // SAFETY: the file is, unchanged, what this host's compiler wrote for an
-        // engine of this configuration: its keyed hash covers all of its code,
-        // and nobody without the key, which only this user can read, can make
-        // one. It is opened read-only here and only ever replaced by rename, so
-        // the mapping does not change while it is in use.
-        unsafe { Component::deserialize_file(engine, descriptor) }.map_err(ArtifactError::Refused)
+        Ok(file)
     }
 
     fn check(

@@ -72,10 +72,7 @@ pub fn form(bytes: &[u8]) -> Result<Form, NotAGuest> {
     let (mut typed, mut exports) = (false, Vec::new());
     for payload in Parser::new(0).parse_all(bytes) {
         match payload.map_err(invalid)? {
-            Payload::Version {
-                encoding: Encoding::Component,
-                ..
-            } => return Ok(Form::Component),
+            Payload::Version { encoding: Encoding::Component, .. } => return Ok(Form::Component),
             Payload::CustomSection(section) => {
                 typed |= section.name().starts_with("component-type");
             }
@@ -156,27 +153,15 @@ mod tests {
     fn forms_and_kinds() {
         let wat = |text: &str| wat::parse_str(text).unwrap();
         assert_eq!(form(&wat("(component)")), Ok(Form::Component));
-        assert_eq!(
-            form(&wat("(module (func (export \"_start\")))")),
-            Ok(Form::CoreCommand)
-        );
-        assert_eq!(
-            form(&wat("(module (@custom \"component-type:x\" \"\"))")),
-            Ok(Form::CoreHttp)
-        );
+        assert_eq!(form(&wat("(module (func (export \"_start\")))")), Ok(Form::CoreCommand));
+        assert_eq!(form(&wat("(module (@custom \"component-type:x\" \"\"))")), Ok(Form::CoreHttp));
         assert_eq!(
             form(&wat("(module (func (export \"main\")))")),
             Err(NotAGuest::NoHandler(vec!["main".into()]))
         );
         let command = "(component (instance $i) (export \"wasi:cli/run@0.2.3\" (instance $i)))";
         assert_eq!(kind(&wat(command)), Ok(GuestKind::Cgi02));
-        let nested = format!(
-            "(component (component {}))",
-            &command[10..command.len() - 1]
-        );
-        assert!(
-            matches!(kind(&wat(&nested)), Err(NotAGuest::NoHandler(_))),
-            "{nested}"
-        );
+        let nested = format!("(component (component {}))", &command[10..command.len() - 1]);
+        assert!(matches!(kind(&wat(&nested)), Err(NotAGuest::NoHandler(_))), "{nested}");
     }
 }

@@ -19,7 +19,7 @@ use tokio::sync::Semaphore;
 
 use super::artifact::Artifacts;
 use super::classify::ACCEPTED;
-use super::{Engines, Track};
+use super::{Engines, Fingerprints};
 use crate::model::function::GuestKind;
 use crate::model::ids::Digest;
 use crate::storage::StorageError;
@@ -94,11 +94,7 @@ pub enum CompileError {
 }
 
 fn listed(names: &[String]) -> String {
-    if names.is_empty() {
-        "nothing".to_owned()
-    } else {
-        names.join(", ")
-    }
+    if names.is_empty() { "nothing".to_owned() } else { names.join(", ") }
 }
 
 /// What is known of a component after its compile.
@@ -125,7 +121,7 @@ pub(super) enum Report {
 #[derive(Debug)]
 pub struct Compiler {
     artifacts: Arc<Artifacts>,
-    fingerprints: [String; 2],
+    fingerprints: Arc<Fingerprints>,
     folders: CompileFolders,
     permits: Semaphore,
     bounds: CompileBounds,
@@ -140,13 +136,9 @@ impl Compiler {
         folders: CompileFolders,
         bounds: CompileBounds,
     ) -> Self {
-        let fingerprint = |track| engines.fingerprint(track).to_owned();
         Self {
             artifacts,
-            fingerprints: [
-                fingerprint(Track::Sequential),
-                fingerprint(Track::Concurrent),
-            ],
+            fingerprints: Arc::clone(engines.fingerprints()),
             folders,
             permits: Semaphore::new(bounds.children_max),
             bounds,
@@ -158,16 +150,12 @@ impl Compiler {
     /// # Errors
     /// See [`CompileError`].
     pub async fn compile(&self, path: &Path, digest: Digest) -> Result<Compiled, CompileError> {
-        let io_failed = |error: io::Error| CompileError::Failed {
-            why: error.to_string(),
-        };
+        let io_failed = |error: io::Error| CompileError::Failed { why: error.to_string() };
         // The semaphore is never closed.
         let _permit = self.permits.acquire().await;
         let component = File::open(path).map_err(io_failed)?;
         let mut code = tempfile::tempfile_in(&self.folders.scratch).map_err(io_failed)?;
-        let report = self
-            .run_child(component, code.try_clone().map_err(io_failed)?)
-            .await?;
+        let report = self.run_child(component, code.try_clone().map_err(io_failed)?).await?;
         let compiled = match report {
             Report::Compiled(compiled) => compiled,
             Report::Unsupported { found } => return Err(CompileError::Unsupported { found }),
@@ -177,17 +165,11 @@ impl Compiler {
                 return Err(CompileError::MissingImports { imports });
             }
         };
-        let [sequential, concurrent] = &self.fingerprints;
-        let fingerprint = match Track::of(compiled.kind) {
-            Track::Sequential => sequential.clone(),
-            Track::Concurrent => concurrent.clone(),
-        };
+        let fingerprint = self.fingerprints.of(compiled.kind).to_owned();
         let artifacts = Arc::clone(&self.artifacts);
         tokio::task::spawn_blocking(move || artifacts.write(digest, &fingerprint, &mut code))
             .await
-            .map_err(|error| CompileError::Failed {
-                why: error.to_string(),
-            })??;
+            .map_err(|error| CompileError::Failed { why: error.to_string() })??;
         Ok(compiled)
     }
 
@@ -206,16 +188,10 @@ impl Compiler {
             .kill_on_drop(true)
             .spawn()
             .map_err(|error| failed(format!("it can not be started: {error}")))?;
-        let stderr = child
-            .stderr
-            .take()
-            .ok_or_else(|| failed("it has no stderr".into()))?;
+        let stderr = child.stderr.take().ok_or_else(|| failed("it has no stderr".into()))?;
         let mut report = Vec::new();
         let run = async {
-            stderr
-                .take(REPORT_BYTES_MAX)
-                .read_to_end(&mut report)
-                .await?;
+            stderr.take(REPORT_BYTES_MAX).read_to_end(&mut report).await?;
             child.wait().await
         };
         match tokio::time::timeout(self.bounds.time_max, run).await {
@@ -246,8 +222,6 @@ fn read_report(status: ExitStatus, report: &[u8]) -> Result<Report, CompileError
         _ if status.code() == Some(101) => Err(CompileError::Invalid {
             why: format!("the compiler gave up on it: {}", text.trim()),
         }),
-        _ => Err(CompileError::Failed {
-            why: format!("{status}: {}", text.trim()),
-        }),
+        _ => Err(CompileError::Failed { why: format!("{status}: {}", text.trim()) }),
     }
 }

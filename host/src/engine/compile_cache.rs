@@ -57,12 +57,7 @@ impl CompileCache {
     pub fn open(folder: &Path) -> io::Result<Self> {
         let open = |name: &str| {
             let path = folder.join(name);
-            File::options()
-                .read(true)
-                .write(true)
-                .create(true)
-                .truncate(false)
-                .open(path)
+            File::options().read(true).write(true).create(true).truncate(false).open(path)
         };
         let (mut index, values) = (open("index")?, open("values")?);
         index.lock_shared()?;
@@ -70,16 +65,8 @@ impl CompileCache {
         let read = index.read_to_end(&mut records);
         index.unlock()?;
         read?;
-        let known = records
-            .chunks_exact(RECORD_BYTES)
-            .filter_map(parse)
-            .collect();
-        Ok(Self {
-            index,
-            values,
-            known,
-            made: Mutex::default(),
-        })
+        let known = records.chunks_exact(RECORD_BYTES).filter_map(parse).collect();
+        Ok(Self { index, values, known, made: Mutex::default() })
     }
 
     /// Appends what was made since it was opened.

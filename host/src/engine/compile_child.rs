@@ -4,20 +4,21 @@
 //! It limits itself before it reads a byte: no network, no files but the three
 //! it was given, no other programs, bounded memory and CPU time, low priority.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Read, Write};
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use rustix::process::{Resource, Rlimit};
-use wasmtime::Engine;
 use wasmtime::component::Component;
+use wasmtime::{CacheStore, Engine, Module};
 
 use super::classify::{self, Form, NotAGuest};
 use super::compile::{Compiled, Report};
 use super::compile_cache::CompileCache;
 use super::{Track, linker, pool};
+use crate::model::function::GuestKind;
 
 /// Largest artifact, in bytes.
 const ARTIFACT_BYTES_MAX: u64 = 1 << 30;
@@ -29,11 +30,7 @@ const COMPONENT_BYTES_MAX: u64 = 1 << 30;
 /// bytes, the CPU time in seconds, and the folder of the compile cache.
 #[must_use]
 pub fn main(arguments: &[String]) -> ExitCode {
-    let number = |index: usize| {
-        arguments
-            .get(index)
-            .and_then(|text| text.parse::<u64>().ok())
-    };
+    let number = |index: usize| arguments.get(index).and_then(|text| text.parse::<u64>().ok());
     let (Some(memory_bytes), Some(cpu_seconds), Some(cache)) =
         (number(0), number(1), arguments.get(2))
     else {
@@ -65,10 +62,7 @@ fn fail(error: &dyn std::fmt::Display) -> ExitCode {
 
 fn run(cache: Option<Arc<CompileCache>>) -> wasmtime::Result<Report> {
     let mut upload = Vec::new();
-    io::stdin()
-        .lock()
-        .take(COMPONENT_BYTES_MAX)
-        .read_to_end(&mut upload)?;
+    io::stdin().lock().take(COMPONENT_BYTES_MAX).read_to_end(&mut upload)?;
     Ok(match compile(upload, cache) {
         Ok((compiled, code)) => {
             let mut output = io::stdout().lock();
@@ -106,40 +100,68 @@ fn compile(
 ) -> Result<(Compiled, Vec<u8>), Refused> {
     let component = match classify::form(&upload)? {
         Form::Component => upload,
-        Form::CoreHttp => wrap(
-            &upload,
-            wasi_preview1_component_adapter_provider::WASI_SNAPSHOT_PREVIEW1_PROXY_ADAPTER,
-        )?,
-        Form::CoreCommand => wrap(
-            &upload,
-            wasi_preview1_component_adapter_provider::WASI_SNAPSHOT_PREVIEW1_COMMAND_ADAPTER,
-        )?,
+        Form::CoreHttp => wrap(&upload)?,
+        Form::CoreCommand => return compile_command(&upload, cache),
     };
     let kind = classify::kind(&component)?;
     let track = Track::of(kind);
-    let mut config = pool::compiler_config(track).map_err(Refused::Engine)?;
-    if let Some(cache) = cache.clone() {
-        config
-            .enable_incremental_compilation(cache)
-            .map_err(Refused::Engine)?;
-    }
-    let engine = Engine::new(&config).map_err(Refused::Engine)?;
+    let engine = engine(track, cache.as_ref())?;
     let compiled = Component::from_binary(&engine, &component).map_err(|error| invalid(&error))?;
     let imports = check_imports(&engine, track, &compiled)?;
     let code = compiled.serialize().map_err(Refused::Engine)?;
-    if let Some(cache) = cache {
-        // The next compile is only slower for it.
-        let _ = cache.save();
-    }
+    save(cache);
     Ok((Compiled { kind, imports }, code))
 }
 
-fn wrap(module: &[u8], adapter: &[u8]) -> Result<Vec<u8>, Refused> {
-    let name = wasi_preview1_component_adapter_provider::WASI_SNAPSHOT_PREVIEW1_ADAPTER_NAME;
+/// A core command runs as it is: see [`linker::module_linker`].
+fn compile_command(
+    module: &[u8],
+    cache: Option<Arc<CompileCache>>,
+) -> Result<(Compiled, Vec<u8>), Refused> {
+    let engine = engine(Track::Sequential, cache.as_ref())?;
+    let compiled = Module::from_binary(&engine, module).map_err(|error| invalid(&error))?;
+    let linker = linker::module_linker(&engine).map_err(Refused::Engine)?;
+    if let Err(error) = linker.instantiate_pre(&compiled) {
+        let missing: Vec<String> = compiled
+            .imports()
+            .filter(|import| !import.module().starts_with("wasi_"))
+            .map(|import| format!("{}.{}", import.module(), import.name()))
+            .collect();
+        // Where every name is known, one of them has another type here.
+        let unknown = if missing.is_empty() { vec![format!("{error:#}")] } else { missing };
+        return Err(Refused::MissingImports(unknown));
+    }
+    let code = compiled.serialize().map_err(Refused::Engine)?;
+    save(cache);
+    let modules: BTreeSet<String> =
+        compiled.imports().map(|import| import.module().to_owned()).collect();
+    Ok((Compiled { kind: GuestKind::Cgi01, imports: modules.into_iter().collect() }, code))
+}
+
+fn engine(track: Track, cache: Option<&Arc<CompileCache>>) -> Result<Engine, Refused> {
+    let mut config = pool::compiler_config(track).map_err(Refused::Engine)?;
+    if let Some(cache) = cache {
+        let cache = Arc::clone(cache) as Arc<dyn CacheStore>;
+        config.enable_incremental_compilation(cache).map_err(Refused::Engine)?;
+    }
+    Engine::new(&config).map_err(Refused::Engine)
+}
+
+fn save(cache: Option<Arc<CompileCache>>) {
+    if let Some(cache) = cache {
+        // If it fails, the next compile is slower: nothing else.
+        let _ = cache.save();
+    }
+}
+
+fn wrap(module: &[u8]) -> Result<Vec<u8>, Refused> {
+    use wasi_preview1_component_adapter_provider::{
+        WASI_SNAPSHOT_PREVIEW1_ADAPTER_NAME as NAME, WASI_SNAPSHOT_PREVIEW1_PROXY_ADAPTER as PROXY,
+    };
     wit_component::ComponentEncoder::default()
         .validate(true)
         .module(module)
-        .and_then(|encoder| encoder.adapter(name, adapter))
+        .and_then(|encoder| encoder.adapter(NAME, PROXY))
         .and_then(|mut encoder| encoder.encode())
         .map_err(|error| wrap_refused(module, &format!("{error:#}")))
 }
@@ -171,17 +193,13 @@ fn check_imports(
 ) -> Result<Vec<String>, Refused> {
     let linker = linker::linker(engine, track).map_err(Refused::Engine)?;
     let component_type = component.component_type();
-    let imports: Vec<String> = component_type
-        .imports(engine)
-        .map(|(name, _)| name.to_owned())
-        .collect();
+    let imports: Vec<String> =
+        component_type.imports(engine).map(|(name, _)| name.to_owned()).collect();
     match linker.instantiate_pre(component) {
         Ok(_) => Ok(imports),
         Err(error) => {
-            let missing: Vec<String> = imports
-                .into_iter()
-                .filter(|name| !linker::offers(track, name))
-                .collect();
+            let missing: Vec<String> =
+                imports.into_iter().filter(|name| !linker::offers(track, name)).collect();
             if missing.is_empty() {
                 // The name is known, but not in this version or with this type.
                 return Err(Refused::MissingImports(vec![format!("{error:#}")]));
@@ -193,14 +211,8 @@ fn check_imports(
 
 /// Gives up every right that compiling does not need.
 fn confine(memory_bytes: u64, cpu_seconds: u64) -> Result<(), Box<dyn std::error::Error>> {
-    let limit = |value: u64| Rlimit {
-        current: Some(value),
-        maximum: Some(value),
-    };
-    let cpu = Rlimit {
-        current: Some(cpu_seconds),
-        maximum: Some(cpu_seconds + 1),
-    };
+    let limit = |value: u64| Rlimit { current: Some(value), maximum: Some(value) };
+    let cpu = Rlimit { current: Some(cpu_seconds), maximum: Some(cpu_seconds + 1) };
     rustix::process::setrlimit(Resource::As, limit(memory_bytes))?;
     rustix::process::setrlimit(Resource::Cpu, cpu)?;
     rustix::process::setrlimit(Resource::Core, limit(0))?;
@@ -248,10 +260,7 @@ fn forbid_syscalls() -> Result<(), Box<dyn std::error::Error>> {
     ];
     let denied = u32::try_from(Errno::PERM.raw_os_error())?;
     let filter = SeccompFilter::new(
-        forbidden
-            .into_iter()
-            .map(|number| (number, Vec::new()))
-            .collect(),
+        forbidden.into_iter().map(|number| (number, Vec::new())).collect(),
         SeccompAction::Allow,
         SeccompAction::Errno(denied),
         std::env::consts::ARCH.try_into()?,

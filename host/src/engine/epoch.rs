@@ -21,21 +21,19 @@ pub fn ticks() -> u32 {
 /// Starts the ticker on a thread of its own: a tokio task could be kept from
 /// running by the very guests that it has to interrupt. It ends with the engines.
 pub(super) fn start_ticker(engines: Vec<EngineWeak>) -> wasmtime::Result<()> {
-    std::thread::Builder::new()
-        .name("epoch".into())
-        .spawn(move || {
-            loop {
-                std::thread::sleep(TICK);
-                TICKS.fetch_add(1, Ordering::Relaxed);
-                let mut alive = false;
-                for engine in engines.iter().filter_map(EngineWeak::upgrade) {
-                    engine.increment_epoch();
-                    alive = true;
-                }
-                if !alive {
-                    return;
-                }
+    std::thread::Builder::new().name("epoch".into()).spawn(move || {
+        loop {
+            std::thread::sleep(TICK);
+            TICKS.fetch_add(1, Ordering::Relaxed);
+            let mut alive = false;
+            for engine in engines.iter().filter_map(EngineWeak::upgrade) {
+                engine.increment_epoch();
+                alive = true;
             }
-        })?;
+            if !alive {
+                return;
+            }
+        }
+    })?;
     Ok(())
 }

@@ -57,17 +57,12 @@ impl CpuClock {
     #[must_use]
     pub fn new(meter: Arc<Meter>, limit_ms: u64) -> Self {
         let limit_ns = limit_ms.saturating_mul(1_000_000);
-        Self {
-            meter,
-            slice_start_ns: AtomicU64::new(0),
-            limit_ns,
-        }
+        Self { meter, slice_start_ns: AtomicU64::new(0), limit_ns }
     }
 
     /// Call on the thread that is about to poll the guest.
     pub fn start_slice(&self) {
-        self.slice_start_ns
-            .store(thread_cpu_ns(), Ordering::Relaxed);
+        self.slice_start_ns.store(thread_cpu_ns(), Ordering::Relaxed);
     }
 
     /// Call on the same thread after the poll. Returns whether the limit is used up.
@@ -105,12 +100,7 @@ impl StoreLimiter {
     #[must_use]
     pub fn new(meter: Arc<Meter>, memory_bytes_max: u64) -> Self {
         let memory_bytes_max = usize::try_from(memory_bytes_max).unwrap_or(usize::MAX);
-        Self {
-            meter,
-            memory_bytes_max,
-            memory_bytes: 0,
-            table_elements: 0,
-        }
+        Self { meter, memory_bytes_max, memory_bytes: 0, table_elements: 0 }
     }
 }
 
@@ -121,9 +111,7 @@ impl ResourceLimiter for StoreLimiter {
         desired: usize,
         maximum: Option<usize>,
     ) -> wasmtime::Result<bool> {
-        let sum = self
-            .memory_bytes
-            .saturating_add(desired.saturating_sub(current));
+        let sum = self.memory_bytes.saturating_add(desired.saturating_sub(current));
         if sum > self.memory_bytes_max {
             self.meter.memory_refused.store(true, Ordering::Relaxed);
             return Ok(false);
@@ -133,9 +121,7 @@ impl ResourceLimiter for StoreLimiter {
             return Ok(false);
         }
         self.memory_bytes = sum;
-        self.meter
-            .memory_peak_bytes
-            .store(sum as u64, Ordering::Relaxed);
+        self.meter.memory_peak_bytes.store(sum as u64, Ordering::Relaxed);
         Ok(true)
     }
 
@@ -152,9 +138,7 @@ impl ResourceLimiter for StoreLimiter {
         desired: usize,
         _maximum: Option<usize>,
     ) -> wasmtime::Result<bool> {
-        let sum = self
-            .table_elements
-            .saturating_add(desired.saturating_sub(current));
+        let sum = self.table_elements.saturating_add(desired.saturating_sub(current));
         if sum > TABLE_ELEMENTS_SUM_MAX {
             self.meter.memory_refused.store(true, Ordering::Relaxed);
             return Ok(false);

@@ -1,10 +1,11 @@
 //! What a guest can import, on each track.
 
 use wasmtime::Engine;
+use wasmtime::Linker as ModuleLinker;
 use wasmtime::component::Linker;
 
 use super::Track;
-use super::store::GuestState;
+use super::store::{CommandState, GuestState};
 
 /// Packages whose 0.2 (and, on the concurrent track, 0.3) interfaces are offered.
 /// All of WASI is linked for every guest, because standard libraries import it
@@ -32,6 +33,22 @@ pub fn linker(engine: &Engine, track: Track) -> wasmtime::Result<Linker<GuestSta
         wasmtime_wasi::p3::add_to_linker(&mut linker)?;
         wasmtime_wasi_http::p3::add_to_linker(&mut linker)?;
     }
+    Ok(linker)
+}
+
+/// What a core command can import: WASI preview 1, and its predecessor.
+///
+/// Commands run as the modules they are. Wrapped with the preview 1 adapter
+/// they would be components like everything else, but the adapter keeps its
+/// state in pages that it takes from the guest's own memory, and Go's runtime,
+/// which believes that its memory is its own, overwrites them.
+///
+/// # Errors
+/// Only if two definitions collide, which would be a bug.
+pub fn module_linker(engine: &Engine) -> wasmtime::Result<ModuleLinker<CommandState>> {
+    let mut linker = ModuleLinker::new(engine);
+    wasmtime_wasi::p1::add_to_linker_async(&mut linker, CommandState::wasi)?;
+    wasmtime_wasi::p0::add_to_linker_async(&mut linker, CommandState::wasi)?;
     Ok(linker)
 }
 

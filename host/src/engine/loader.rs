@@ -10,7 +10,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use arc_swap::{ArcSwapOption, Guard};
-use wasmtime::component::Linker;
+use wasmtime::component::{self, Linker};
+use wasmtime::{InstancePre, Linker as ModuleLinker};
 use wasmtime_wasi::p2::bindings::CommandPre as CommandPre02;
 use wasmtime_wasi::p3::bindings::CommandPre as CommandPre03;
 use wasmtime_wasi_http::p2::bindings::ProxyPre;
@@ -18,7 +19,7 @@ use wasmtime_wasi_http::p3::bindings::ServicePre;
 
 use super::artifact::{ArtifactError, Artifacts};
 use super::compile::{CompileError, Compiler};
-use super::store::GuestState;
+use super::store::{CommandState, GuestState};
 use super::{Engines, Track, epoch, linker};
 use crate::model::function::GuestKind;
 use crate::model::ids::Digest;
@@ -30,6 +31,8 @@ pub enum Guest {
     Http02(ProxyPre<GuestState>),
     /// Answers `wasi:http/handler@0.3`.
     Http03(ServicePre<GuestState>),
+    /// A core command that speaks CGI.
+    Cgi01(InstancePre<CommandState>),
     /// A command that speaks CGI.
     Cgi02(CommandPre02<GuestState>),
     /// A 0.3 command that speaks CGI.
@@ -47,7 +50,7 @@ pub enum LoadError {
     Artifact(#[from] ArtifactError),
     /// It does not link, although it did when it was published.
     #[error("it could not be linked")]
-    Link(#[source] wasmtime::Error),
+    Link(#[from] wasmtime::Error),
 }
 
 /// The place of one component in the loader. Revisions with the same component
@@ -78,6 +81,7 @@ impl Slot {
 /// Loads guests and evicts them.
 pub struct Loader {
     engines: Engines,
+    module_linker: ModuleLinker<CommandState>,
     linkers: [Linker<GuestState>; 2],
     artifacts: Arc<Artifacts>,
     compiler: Arc<Compiler>,
@@ -101,6 +105,7 @@ impl Loader {
     ) -> wasmtime::Result<Self> {
         let make = |track| linker::linker(engines.get(track), track);
         Ok(Self {
+            module_linker: linker::module_linker(engines.get(Track::Sequential))?,
             linkers: [make(Track::Sequential)?, make(Track::Concurrent)?],
             engines,
             artifacts,
@@ -160,10 +165,7 @@ impl Loader {
     /// Frees a component that no function has any more.
     pub fn forget(&self, digest: Digest) {
         self.artifacts.forget(digest);
-        self.slots
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .remove(&digest);
+        self.slots.lock().unwrap_or_else(PoisonError::into_inner).remove(&digest);
         let mut loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
         loaded.retain(|slot| {
             let keep = slot.digest != digest;
@@ -177,10 +179,7 @@ impl Loader {
     /// How many components are in memory.
     #[must_use]
     pub fn loaded(&self) -> usize {
-        self.loaded
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .len()
+        self.loaded.lock().unwrap_or_else(PoisonError::into_inner).len()
     }
 
     /// Reading and mapping may wait for the disk: not on a request's thread.
@@ -194,26 +193,34 @@ impl Loader {
     }
 
     fn link(&self, slot: &Slot) -> Result<Arc<Guest>, LoadError> {
+        let guest = match slot.kind {
+            GuestKind::Cgi01 => self.link_module(slot).map(Guest::Cgi01)?,
+            GuestKind::Http02 => ProxyPre::new(self.link_component(slot)?).map(Guest::Http02)?,
+            GuestKind::Http03 => ServicePre::new(self.link_component(slot)?).map(Guest::Http03)?,
+            GuestKind::Cgi02 => CommandPre02::new(self.link_component(slot)?).map(Guest::Cgi02)?,
+            GuestKind::Cgi03 => CommandPre03::new(self.link_component(slot)?).map(Guest::Cgi03)?,
+        };
+        Ok(Arc::new(guest))
+    }
+
+    fn link_module(&self, slot: &Slot) -> Result<InstancePre<CommandState>, LoadError> {
+        let engine = self.engines.get(Track::Sequential);
+        let fingerprint = self.engines.fingerprints().of(slot.kind);
+        let module = self.artifacts.load_module(engine, slot.digest, fingerprint)?;
+        Ok(self.module_linker.instantiate_pre(&module)?)
+    }
+
+    fn link_component(&self, slot: &Slot) -> Result<component::InstancePre<GuestState>, LoadError> {
         let track = Track::of(slot.kind);
-        let fingerprint = self.engines.fingerprint(track);
-        let component = self
-            .artifacts
-            .load(self.engines.get(track), slot.digest, fingerprint)?;
+        let engine = self.engines.get(track);
+        let fingerprint = self.engines.fingerprints().of(slot.kind);
+        let component = self.artifacts.load_component(engine, slot.digest, fingerprint)?;
         let [sequential, concurrent] = &self.linkers;
         let linker = match track {
             Track::Sequential => sequential,
             Track::Concurrent => concurrent,
         };
-        let pre = linker
-            .instantiate_pre(&component)
-            .map_err(LoadError::Link)?;
-        let guest = match slot.kind {
-            GuestKind::Http02 => ProxyPre::new(pre).map(Guest::Http02),
-            GuestKind::Http03 => ServicePre::new(pre).map(Guest::Http03),
-            GuestKind::Cgi02 => CommandPre02::new(pre).map(Guest::Cgi02),
-            GuestKind::Cgi03 => CommandPre03::new(pre).map(Guest::Cgi03),
-        };
-        guest.map(Arc::new).map_err(LoadError::Link)
+        Ok(linker.instantiate_pre(&component)?)
     }
 
     /// Evicts a sixteenth of what is loaded, least recently used first, when
@@ -225,9 +232,7 @@ impl Loader {
             let now = epoch::ticks();
             let idle = |slot: &Arc<Slot>| now.wrapping_sub(slot.used_ticks.load(Ordering::Relaxed));
             loaded.sort_by_cached_key(idle);
-            let keep = loaded
-                .len()
-                .min(self.loaded_max - self.loaded_max.div_ceil(16));
+            let keep = loaded.len().min(self.loaded_max - self.loaded_max.div_ceil(16));
             for evicted in loaded.drain(keep..) {
                 evicted.guest.store(None);
             }

@@ -29,7 +29,7 @@ use pool::PoolBounds;
 /// Which of the two engines a guest runs on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Track {
-    /// 0.2 http guests and 0.2 commands: no concurrent tasks inside a guest.
+    /// 0.2 http guests and commands: no concurrent tasks inside a guest.
     Sequential,
     /// 0.3 guests.
     Concurrent,
@@ -40,7 +40,7 @@ impl Track {
     #[must_use]
     pub fn of(kind: GuestKind) -> Self {
         match kind {
-            GuestKind::Http02 | GuestKind::Cgi02 => Self::Sequential,
+            GuestKind::Http02 | GuestKind::Cgi01 | GuestKind::Cgi02 => Self::Sequential,
             GuestKind::Http03 | GuestKind::Cgi03 => Self::Concurrent,
         }
     }
@@ -51,7 +51,37 @@ impl Track {
 pub struct Engines {
     sequential: Engine,
     concurrent: Engine,
-    fingerprints: Arc<[String; 2]>,
+    fingerprints: Arc<Fingerprints>,
+}
+
+/// What artifacts must have been compiled with, as file names: engine version,
+/// build, flags and CPU features, and whether they are modules or components.
+#[derive(Debug, Clone)]
+pub struct Fingerprints {
+    module: String,
+    component: String,
+    concurrent_component: String,
+}
+
+impl Fingerprints {
+    fn new() -> wasmtime::Result<Self> {
+        let sequential = fingerprint(Track::Sequential)?;
+        Ok(Self {
+            module: format!("{sequential}-module"),
+            component: sequential,
+            concurrent_component: fingerprint(Track::Concurrent)?,
+        })
+    }
+
+    /// The fingerprint of a kind of guest.
+    #[must_use]
+    pub fn of(&self, kind: GuestKind) -> &str {
+        match kind {
+            GuestKind::Cgi01 => &self.module,
+            GuestKind::Http02 | GuestKind::Cgi02 => &self.component,
+            GuestKind::Http03 | GuestKind::Cgi03 => &self.concurrent_component,
+        }
+    }
 }
 
 impl Engines {
@@ -64,15 +94,8 @@ impl Engines {
         let sequential = Engine::new(&pool::host_config(Track::Sequential, bounds)?)?;
         let concurrent = Engine::new(&pool::host_config(Track::Concurrent, bounds)?)?;
         epoch::start_ticker(vec![sequential.weak(), concurrent.weak()])?;
-        let fingerprints = Arc::new([
-            fingerprint(Track::Sequential)?,
-            fingerprint(Track::Concurrent)?,
-        ]);
-        Ok(Self {
-            sequential,
-            concurrent,
-            fingerprints,
-        })
+        let fingerprints = Arc::new(Fingerprints::new()?);
+        Ok(Self { sequential, concurrent, fingerprints })
     }
 
     /// The engine of a track.
@@ -84,15 +107,10 @@ impl Engines {
         }
     }
 
-    /// What an artifact of this track must have been compiled with, as a file
-    /// name: engine version, build, flags and CPU features.
+    /// What artifacts must have been compiled with.
     #[must_use]
-    pub fn fingerprint(&self, track: Track) -> &str {
-        let [sequential, concurrent] = &*self.fingerprints;
-        match track {
-            Track::Sequential => sequential,
-            Track::Concurrent => concurrent,
-        }
+    pub fn fingerprints(&self) -> &Arc<Fingerprints> {
+        &self.fingerprints
     }
 
     /// Slots of both pools in use.
@@ -125,12 +143,5 @@ fn fingerprint(track: Track) -> wasmtime::Result<String> {
     let mut hasher = Fingerprint(blake3::Hasher::new());
     engine.precompile_compatibility_hash().hash(&mut hasher);
     hasher.write(pool::ENGINE_VERSION.as_bytes());
-    Ok(hex::encode(
-        hasher
-            .0
-            .finalize()
-            .as_bytes()
-            .first_chunk::<16>()
-            .unwrap_or(&[0; 16]),
-    ))
+    Ok(hex::encode(hasher.0.finalize().as_bytes().first_chunk::<16>().unwrap_or(&[0; 16])))
 }

@@ -14,11 +14,8 @@ use super::Track;
 /// Stamped into artifacts and their names. wasmtime's own stamp has only its
 /// major version, so that an artifact of 48.0.1 would run in 48.0.8 and miss
 /// that release's code generation fixes.
-pub const ENGINE_VERSION: &str = concat!(
-    "wasmtime 48.0.8, whit ",
-    env!("CARGO_PKG_VERSION"),
-    ", artifact 1"
-);
+pub const ENGINE_VERSION: &str =
+    concat!("wasmtime 48.0.8, whit ", env!("CARGO_PKG_VERSION"), ", artifact 1");
 
 /// Wasm stack of one call, in bytes; overflow is a trap.
 const WASM_STACK_BYTES: usize = 512 << 10;
@@ -113,8 +110,7 @@ fn pool(bounds: &PoolBounds) -> wasmtime::Result<PoolingAllocationConfig> {
     if PoolingAllocationConfig::is_pagemap_scan_available() {
         // The kernel tells which pages a guest wrote: only those are cleared,
         // and none is unmapped, which would interrupt every other core.
-        pool.pagemap_scan(Enabled::Yes)
-            .linear_memory_keep_resident(MEMORY_KEEP_RESIDENT_BYTES);
+        pool.pagemap_scan(Enabled::Yes).linear_memory_keep_resident(MEMORY_KEEP_RESIDENT_BYTES);
     } else {
         // Without that, what is kept must be cleared whole each time.
         pool.linear_memory_keep_resident(64 << 10);

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use http_body::Body;
 use tokio::sync::{mpsc, oneshot};
 use wasmtime::component::Accessor;
-use wasmtime::{PoolConcurrencyLimitError, Store};
+use wasmtime::{InstancePre, PoolConcurrencyLimitError, Store};
 use wasmtime_wasi::I32Exit;
 use wasmtime_wasi::p2::bindings::CommandPre as CommandPre02;
 use wasmtime_wasi::p3::bindings::CommandPre as CommandPre03;
@@ -20,9 +20,9 @@ use wasmtime_wasi_http::p2::bindings::http::types::Scheme;
 use wasmtime_wasi_http::p3::Request as Request03;
 use wasmtime_wasi_http::p3::bindings::ServicePre;
 
-use super::limits::{CpuClock, Meter};
+use super::limits::{CpuClock, Meter, StoreLimiter};
 use super::loader::Guest;
-use super::store::{CpuLimitReached, GuestState, new_store};
+use super::store::{CommandState, CpuLimitReached, GuestState, new_command_store, new_store};
 use super::{Engines, Track};
 use crate::capabilities::body::{BodyError, GuestBody};
 use crate::capabilities::http::{Egress, HttpHooks};
@@ -112,65 +112,51 @@ pub async fn run<B>(engines: Engines, guest: Arc<Guest>, call: Call<B>) -> Resul
 where
     B: Body<Data = Bytes, Error = BodyError> + Send + 'static,
 {
-    let Call {
-        protocol,
-        environment,
-        limits,
-        meter,
-        cpu,
-        log,
-        egress,
-    } = call;
-    let store = |track, wasi| {
+    let Call { protocol, environment, limits, meter, cpu, log, egress } = call;
+    let limiter = StoreLimiter::new(Arc::clone(&meter), limits.memory_bytes_max);
+    let store = |track, wasi, limiter, cpu| {
         let hooks = HttpHooks::new(egress, limits.timeout_ms);
-        let meter = Arc::clone(&meter);
-        new_store(
-            engines.get(track),
-            wasi,
-            hooks,
-            limits.memory_bytes_max,
-            meter,
-            cpu,
-        )
+        new_store(engines.get(track), wasi, hooks, limiter, cpu)
     };
     let ended = match (&*guest, protocol) {
         (Guest::Http02(pre), Protocol::Http { request, reply }) => {
             let wasi = wasi::http_context(&environment, &log);
-            run_http_02(store(Track::Sequential, wasi), pre, request, reply, &meter).await
+            let store = store(Track::Sequential, wasi, limiter, cpu);
+            run_http_02(store, pre, request, reply, &meter).await
         }
         (Guest::Http03(pre), Protocol::Http { request, reply }) => {
             let wasi = wasi::http_context(&environment, &log);
-            run_http_03(store(Track::Concurrent, wasi), pre, request, reply, &meter).await
+            let store = store(Track::Concurrent, wasi, limiter, cpu);
+            run_http_03(store, pre, request, reply, &meter).await
         }
-        (
-            Guest::Cgi02(pre),
-            Protocol::Cgi {
-                variables,
-                stdin,
-                stdout,
-            },
-        ) => {
-            let wasi = wasi::cgi_context(&environment, &variables, stdin, stdout, &log);
-            run_cgi_02(store(Track::Sequential, wasi), pre, &meter).await
+        (guest, Protocol::Cgi { variables, stdin, stdout }) => {
+            let mut wasi = wasi::cgi_builder(&environment, &variables, stdin, stdout, &log);
+            match guest {
+                Guest::Cgi01(pre) => {
+                    let engine = engines.get(Track::Sequential);
+                    let store = new_command_store(engine, wasi.build_p1(), limiter, cpu);
+                    run_cgi_01(store, pre, &meter).await
+                }
+                Guest::Cgi02(pre) => {
+                    let store = store(Track::Sequential, wasi.build(), limiter, cpu);
+                    run_cgi_02(store, pre, &meter).await
+                }
+                Guest::Cgi03(pre) => {
+                    let store = store(Track::Concurrent, wasi.build(), limiter, cpu);
+                    run_cgi_03(store, pre, &meter).await
+                }
+                Guest::Http02(_) | Guest::Http03(_) => return Err(mismatch()),
+            }
         }
-        (
-            Guest::Cgi03(pre),
-            Protocol::Cgi {
-                variables,
-                stdin,
-                stdout,
-            },
-        ) => {
-            let wasi = wasi::cgi_context(&environment, &variables, stdin, stdout, &log);
-            run_cgi_03(store(Track::Concurrent, wasi), pre, &meter).await
-        }
-        _ => {
-            return Err(Failure::Host(
-                "the guest is not what its record says it is".into(),
-            ));
-        }
+        _ => return Err(mismatch()),
     };
     ended.map_err(|error| failure(&error, &meter))
+}
+
+/// Not reached: a revision's kind decides both how it is loaded and how it is
+/// talked to.
+fn mismatch() -> Failure {
+    Failure::Host("the guest is not what its record says it is".into())
 }
 
 async fn run_http_02<B>(
@@ -193,10 +179,7 @@ where
         });
     })?;
     let proxy = timed(meter, pre.instantiate_async(&mut store)).await?;
-    proxy
-        .wasi_http_incoming_handler()
-        .call_handle(&mut store, request, answer)
-        .await
+    proxy.wasi_http_incoming_handler().call_handle(&mut store, request, answer).await
 }
 
 async fn run_http_03<B>(
@@ -222,9 +205,8 @@ where
         let response = accessor.with(|store| response.into_http(store, sent))?;
         // Ready once the body was read to its end, or dropped.
         let (consumed, body_consumed) = oneshot::channel();
-        let _ = reply.send(Reply::Response(
-            response.map(|body| GuestBody::with_signal(body, consumed)),
-        ));
+        let _ = reply
+            .send(Reply::Response(response.map(|body| GuestBody::with_signal(body, consumed))));
         // The body flows through this store: it must live until both the body
         // has been taken and the guest's own tasks are done.
         let _ = body_consumed.await;
@@ -232,6 +214,20 @@ where
         Ok(())
     };
     store.run_concurrent(call).await?
+}
+
+async fn run_cgi_01(
+    mut store: Store<CommandState>,
+    pre: &InstancePre<CommandState>,
+    meter: &Meter,
+) -> wasmtime::Result<()> {
+    let instance = timed(meter, pre.instantiate_async(&mut store)).await?;
+    let start = instance.get_typed_func::<(), ()>(&mut store, "_start")?;
+    match start.call_async(&mut store, ()).await {
+        // `exit(0)` is how many programs end well.
+        Err(error) if matches!(error.downcast_ref(), Some(I32Exit(0))) => Ok(()),
+        ended => ended,
+    }
 }
 
 async fn run_cgi_02(

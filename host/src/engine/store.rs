@@ -4,10 +4,11 @@
 use std::sync::Arc;
 
 use wasmtime::{Engine, Store, UpdateDeadline};
+use wasmtime_wasi::p1::WasiP1Ctx;
 use wasmtime_wasi::{ResourceTable, WasiCtx, WasiCtxView, WasiView};
 use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 
-use super::limits::{CpuClock, Meter, StoreLimiter};
+use super::limits::{CpuClock, StoreLimiter};
 use crate::capabilities::http::HttpHooks;
 
 /// Host memory that one host call may make for a guest, in bytes.
@@ -37,50 +38,84 @@ pub struct GuestState {
 
 impl WasiView for GuestState {
     fn ctx(&mut self) -> WasiCtxView<'_> {
-        WasiCtxView {
-            ctx: &mut self.wasi,
-            table: &mut self.table,
-        }
+        WasiCtxView { ctx: &mut self.wasi, table: &mut self.table }
     }
 }
 
 impl WasiHttpView for GuestState {
     fn http(&mut self) -> WasiHttpCtxView<'_> {
-        WasiHttpCtxView {
-            ctx: &mut self.http,
-            table: &mut self.table,
-            hooks: &mut self.hooks,
-        }
+        WasiHttpCtxView { ctx: &mut self.http, table: &mut self.table, hooks: &mut self.hooks }
     }
 }
 
-/// Makes a store whose limits are armed.
+/// What the store of a core command holds.
+pub struct CommandState {
+    wasi: WasiP1Ctx,
+    limiter: StoreLimiter,
+    cpu: Arc<CpuClock>,
+}
+
+impl CommandState {
+    /// The command's view of the world.
+    pub(super) fn wasi(&mut self) -> &mut WasiP1Ctx {
+        &mut self.wasi
+    }
+}
+
+/// What every store has, so that every store is armed in the same way.
+trait Limited: Send + 'static {
+    fn limiter(&mut self) -> &mut StoreLimiter;
+    fn cpu(&self) -> &CpuClock;
+}
+
+impl Limited for GuestState {
+    fn limiter(&mut self) -> &mut StoreLimiter {
+        &mut self.limiter
+    }
+    fn cpu(&self) -> &CpuClock {
+        &self.cpu
+    }
+}
+
+impl Limited for CommandState {
+    fn limiter(&mut self) -> &mut StoreLimiter {
+        &mut self.limiter
+    }
+    fn cpu(&self) -> &CpuClock {
+        &self.cpu
+    }
+}
+
+/// Makes the store of a component, with its limits armed.
 #[must_use]
 pub fn new_store(
     engine: &Engine,
     wasi: WasiCtx,
     hooks: HttpHooks,
-    memory_bytes_max: u64,
-    meter: Arc<Meter>,
+    limiter: StoreLimiter,
     cpu: Arc<CpuClock>,
 ) -> Store<GuestState> {
     let mut http = WasiHttpCtx::new();
     http.set_field_size_limit(FIELDS_BYTES_MAX);
     let mut table = ResourceTable::new();
     table.set_max_capacity(RESOURCES_MAX);
-    let limiter = StoreLimiter::new(meter, memory_bytes_max);
-    let mut store = Store::new(
-        engine,
-        GuestState {
-            wasi,
-            http,
-            table,
-            hooks,
-            limiter,
-            cpu,
-        },
-    );
-    store.limiter(|state| &mut state.limiter);
+    armed(engine, GuestState { wasi, http, table, hooks, limiter, cpu })
+}
+
+/// Makes the store of a core command, with its limits armed.
+#[must_use]
+pub fn new_command_store(
+    engine: &Engine,
+    wasi: WasiP1Ctx,
+    limiter: StoreLimiter,
+    cpu: Arc<CpuClock>,
+) -> Store<CommandState> {
+    armed(engine, CommandState { wasi, limiter, cpu })
+}
+
+fn armed<T: Limited>(engine: &Engine, state: T) -> Store<T> {
+    let mut store = Store::new(engine, state);
+    store.limiter(|state| state.limiter());
     store.set_hostcall_fuel(HOSTCALL_BYTES_MAX);
     store.set_max_component_handles(HANDLES_MAX);
     if let Some(tasks) = store.concurrent_resource_table() {
@@ -89,15 +124,12 @@ pub fn new_store(
     // Without a deadline of its own a guest would trap at its first instruction.
     store.set_epoch_deadline(1);
     store.epoch_deadline_callback(|context| {
-        if context.data().cpu.is_over() {
+        if context.data().cpu().is_over() {
             return Err(CpuLimitReached.into());
         }
         // tokio's own yield: the runtime-neutral one can be polled again at
         // once and starve the rest of the thread's tasks.
-        Ok(UpdateDeadline::YieldCustom(
-            1,
-            Box::pin(tokio::task::yield_now()),
-        ))
+        Ok(UpdateDeadline::YieldCustom(1, Box::pin(tokio::task::yield_now())))
     });
     store
 }

@@ -134,10 +134,7 @@ struct WriteStall {
 
 impl WriteStall {
     fn new(stream: TcpStream) -> Self {
-        Self {
-            stream,
-            stalled: None,
-        }
+        Self { stream, stalled: None }
     }
 
     fn watch<T>(
@@ -150,9 +147,7 @@ impl WriteStall {
             return written;
         }
         let timer = self.stalled.get_or_insert_with(|| {
-            Box::pin(tokio::time::sleep_until(
-                Instant::now() + WRITE_STALL_TIMEOUT,
-            ))
+            Box::pin(tokio::time::sleep_until(Instant::now() + WRITE_STALL_TIMEOUT))
         });
         match timer.as_mut().poll(context) {
             Poll::Ready(()) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),

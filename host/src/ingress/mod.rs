@@ -50,11 +50,7 @@ pub async fn handle(
         Err(why) => return respond::problem(record, Outcome::BadRequest, Some(why.to_owned())),
     };
     let path = head.uri.path();
-    let Some(found) = plane
-        .router
-        .load()
-        .find(&authority, head.method.as_str(), path)
-    else {
+    let Some(found) = plane.router.load().find(&authority, head.method.as_str(), path) else {
         return respond::problem(record, Outcome::NoRoute, None);
     };
     let (prefix, head) = match request::strip_prefix(head, found.prefix_bytes) {
@@ -62,12 +58,7 @@ pub async fn handle(
         Err(why) => return respond::problem(record, Outcome::BadRequest, Some(why.to_owned())),
     };
     let request = Request::from_parts(head, body);
-    let incoming = Incoming {
-        request,
-        authority,
-        prefix,
-        peer,
-    };
+    let incoming = Incoming { request, authority, prefix, peer };
     let answer = plane.invoker.invoke(&found.target, incoming, record).await;
     respond::answer(answer, found.target.server_timing)
 }

@@ -20,10 +20,7 @@ pub fn authority(head: &Parts) -> Result<Box<str>, &'static str> {
     }
     let host = match host {
         None => None,
-        Some(host) => Some(
-            host.to_str()
-                .map_err(|_| "the Host header is not a host name")?,
-        ),
+        Some(host) => Some(host.to_str().map_err(|_| "the Host header is not a host name")?),
     };
     let authority = match (head.uri.authority().map(Authority::as_str), host) {
         (Some(authority), Some(host)) if !authority.eq_ignore_ascii_case(host) => {
@@ -91,10 +88,7 @@ mod tests {
     #[test]
     fn a_request_has_one_host() {
         assert_eq!(authority(&head("/a", &["x.y:80"])).as_deref(), Ok("x.y:80"));
-        assert_eq!(
-            authority(&head("http://x.y/a", &["x.y"])).as_deref(),
-            Ok("x.y")
-        );
+        assert_eq!(authority(&head("http://x.y/a", &["x.y"])).as_deref(), Ok("x.y"));
         for (uri, hosts) in [
             ("/a", &[][..]),
             ("/a", &["a", "b"]),
@@ -123,10 +117,7 @@ mod tests {
             let (prefix, head) = strip_prefix(head(uri, &["h"]), prefix_bytes).unwrap();
             assert_eq!(head.uri.to_string(), expected, "{uri}");
             assert_eq!(prefix.len(), prefix_bytes);
-            let told = head
-                .headers
-                .get("x-forwarded-prefix")
-                .map(HeaderValue::as_bytes);
+            let told = head.headers.get("x-forwarded-prefix").map(HeaderValue::as_bytes);
             assert_eq!(told, (prefix_bytes > 0).then_some(prefix.as_bytes()));
         }
     }

@@ -17,12 +17,7 @@ const SERVER_TIMING: &str = "server-timing";
 /// Turns what came of an invocation into a response.
 #[must_use]
 pub fn answer(answer: Answer, server_timing: bool) -> Response<ResponseBody> {
-    let Answered {
-        status,
-        mut headers,
-        response: mut guest,
-        bodyless,
-    } = match answer {
+    let Answered { status, mut headers, response: mut guest, bodyless } = match answer {
         Ok(answered) => answered,
         Err((record, (outcome, error))) => return problem(record, outcome, error),
     };
@@ -55,11 +50,7 @@ pub fn problem(
     error: Option<String>,
 ) -> Response<ResponseBody> {
     let (status, title) = http_error::outcome(outcome);
-    let detail = if outcome == Outcome::BadRequest {
-        error.as_deref()
-    } else {
-        None
-    };
+    let detail = if outcome == Outcome::BadRequest { error.as_deref() } else { None };
     let body = serde_json::json!({
         "type": "about:blank",
         "title": title,
@@ -76,10 +67,7 @@ pub fn problem(
     let mut response = Response::new(ResponseBody::Text(Some(Bytes::from(body))));
     *response.status_mut() = status;
     let headers = response.headers_mut();
-    headers.insert(
-        CONTENT_TYPE,
-        HeaderValue::from_static("application/problem+json"),
-    );
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
     headers.insert(X_REQUEST_ID, id_value(id));
     if matches!(outcome, Outcome::Overloaded | Outcome::TenantLimited) {
         headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));

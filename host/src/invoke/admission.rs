@@ -33,11 +33,7 @@ impl Gate {
     #[must_use]
     pub fn new(permits_max: u32) -> Self {
         let permits = Arc::new(Semaphore::new(permits_max as usize));
-        Self {
-            permits,
-            permits_max,
-            waiting: AtomicUsize::new(0),
-        }
+        Self { permits, permits_max, waiting: AtomicUsize::new(0) }
     }
 
     /// How many it lets in at once.
@@ -57,10 +53,7 @@ impl Gate {
             return Some(permit);
         }
         let _waiting = Waiting::new(&self.waiting)?;
-        timeout_at(deadline, Arc::clone(&self.permits).acquire_owned())
-            .await
-            .ok()?
-            .ok()
+        timeout_at(deadline, Arc::clone(&self.permits).acquire_owned()).await.ok()?.ok()
     }
 }
 
@@ -95,10 +88,7 @@ pub async fn admit(function: &Gate, host: &Gate, wait_max: Duration) -> Result<P
     let deadline = Instant::now() + wait_max;
     let function = function.enter(deadline).await.ok_or(Refused::Function)?;
     let host = host.enter(deadline).await.ok_or(Refused::Host)?;
-    Ok(Permit {
-        _function: function,
-        _host: host,
-    })
+    Ok(Permit { _function: function, _host: host })
 }
 
 #[cfg(test)]
@@ -109,16 +99,10 @@ mod tests {
     async fn who_refuses_is_told() {
         let (one, two) = (Gate::new(1), Gate::new(2));
         let held = admit(&one, &two, Duration::ZERO).await.unwrap();
-        assert_eq!(
-            admit(&one, &two, Duration::ZERO).await.unwrap_err(),
-            Refused::Function
-        );
+        assert_eq!(admit(&one, &two, Duration::ZERO).await.unwrap_err(), Refused::Function);
         let other = Gate::new(5);
         let also_held = admit(&other, &two, Duration::ZERO).await.unwrap();
-        assert_eq!(
-            admit(&other, &two, Duration::ZERO).await.unwrap_err(),
-            Refused::Host
-        );
+        assert_eq!(admit(&other, &two, Duration::ZERO).await.unwrap_err(), Refused::Host);
         assert_eq!((one.in_use(), two.in_use(), other.in_use()), (1, 2, 1));
         drop((held, also_held));
         assert_eq!((one.in_use(), two.in_use(), other.in_use()), (0, 0, 0));
@@ -128,16 +112,10 @@ mod tests {
     #[tokio::test]
     async fn the_queue_is_bounded() {
         let gate = Gate::new(0);
-        let waits: Vec<_> = (0..WAITING_MAX)
-            .filter_map(|_| Waiting::new(&gate.waiting))
-            .collect();
+        let waits: Vec<_> = (0..WAITING_MAX).filter_map(|_| Waiting::new(&gate.waiting)).collect();
         assert_eq!(waits.len(), WAITING_MAX);
         let started = Instant::now();
-        assert!(
-            gate.enter(started + Duration::from_secs(60))
-                .await
-                .is_none()
-        );
+        assert!(gate.enter(started + Duration::from_secs(60)).await.is_none());
         drop(waits);
         assert_eq!(gate.waiting.load(Ordering::Relaxed), 0);
     }

@@ -74,10 +74,7 @@ pub fn variables(
     };
     let path = head.uri.path();
     add("GATEWAY_INTERFACE", "CGI/1.1");
-    add(
-        "SERVER_SOFTWARE",
-        concat!("whit/", env!("CARGO_PKG_VERSION")),
-    );
+    add("SERVER_SOFTWARE", concat!("whit/", env!("CARGO_PKG_VERSION")));
     add("SERVER_PROTOCOL", "HTTP/1.1");
     add("SERVER_NAME", server_name);
     add("SERVER_PORT", server_port);
@@ -85,10 +82,7 @@ pub fn variables(
     add("SCRIPT_NAME", prefix);
     add("PATH_INFO", &percent_decode(path));
     add("QUERY_STRING", head.uri.query().unwrap_or(""));
-    add(
-        "REQUEST_URI",
-        head.uri.path_and_query().map_or(path, |uri| uri.as_str()),
-    );
+    add("REQUEST_URI", head.uri.path_and_query().map_or(path, |uri| uri.as_str()));
     add("REMOTE_ADDR", &peer.ip().to_string());
     add("REMOTE_PORT", &peer.port().to_string());
     add("HTTP_HOST", authority);
@@ -101,33 +95,16 @@ pub fn variables(
     for name in head.headers.keys() {
         // `Proxy` would become HTTP_PROXY, which programs take for their own
         // configuration (the "httpoxy" hole).
-        if matches!(
-            name.as_str(),
-            "host" | "content-type" | "content-length" | "proxy"
-        ) {
+        if matches!(name.as_str(), "host" | "content-type" | "content-length" | "proxy") {
             continue;
         }
-        let values: Vec<&str> = head
-            .headers
-            .get_all(name)
-            .iter()
-            .filter_map(|value| value.to_str().ok())
-            .collect();
-        let separator = if name == http::header::COOKIE {
-            "; "
-        } else {
-            ", "
-        };
+        let values: Vec<&str> =
+            head.headers.get_all(name).iter().filter_map(|value| value.to_str().ok()).collect();
+        let separator = if name == http::header::COOKIE { "; " } else { ", " };
         let variable: String = name
             .as_str()
             .chars()
-            .map(|character| {
-                if character == '-' {
-                    '_'
-                } else {
-                    character.to_ascii_uppercase()
-                }
-            })
+            .map(|character| if character == '-' { '_' } else { character.to_ascii_uppercase() })
             .collect();
         add(&format!("HTTP_{variable}"), &values.join(separator));
     }
@@ -144,11 +121,8 @@ fn percent_decode(path: &str) -> String {
     let mut decoded = Vec::with_capacity(bytes.len());
     let mut rest = bytes;
     while let [first, tail @ ..] = rest {
-        let hex = |digit: u8| {
-            char::from(digit)
-                .to_digit(16)
-                .and_then(|digit| u8::try_from(digit).ok())
-        };
+        let hex =
+            |digit: u8| char::from(digit).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
         match (first, tail) {
             (b'%', [high, low, after @ ..]) => match (hex(*high), hex(*low)) {
                 (Some(high), Some(low)) if (high, low) != (0, 0) => {
@@ -227,20 +201,14 @@ impl HeadReader {
 }
 
 fn not_a_header(line: usize, text: &[u8]) -> CgiError {
-    CgiError::NotAHeader {
-        line,
-        text: String::from_utf8_lossy(text).chars().take(60).collect(),
-    }
+    CgiError::NotAHeader { line, text: String::from_utf8_lossy(text).chars().take(60).collect() }
 }
 
 fn field(line: &[u8]) -> Option<(HeaderName, HeaderValue)> {
     let colon = memchr::memchr(b':', line)?;
     let (name, value) = line.split_at_checked(colon)?;
     let value = value.strip_prefix(b":")?.trim_ascii();
-    Some((
-        HeaderName::from_bytes(name).ok()?,
-        HeaderValue::from_bytes(value).ok()?,
-    ))
+    Some((HeaderName::from_bytes(name).ok()?, HeaderValue::from_bytes(value).ok()?))
 }
 
 fn parse_head(head: &[u8]) -> Result<(StatusCode, HeaderMap), CgiError> {
@@ -266,16 +234,9 @@ fn parse_head(head: &[u8]) -> Result<(StatusCode, HeaderMap), CgiError> {
     }
     let redirect = headers.contains_key(LOCATION);
     if !redirect && !headers.contains_key(CONTENT_TYPE) {
-        headers.insert(
-            CONTENT_TYPE,
-            HeaderValue::from_static("text/plain; charset=utf-8"),
-        );
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
     }
-    let default = if redirect {
-        StatusCode::FOUND
-    } else {
-        StatusCode::OK
-    };
+    let default = if redirect { StatusCode::FOUND } else { StatusCode::OK };
     Ok((status.unwrap_or(default), headers))
 }
 
@@ -283,9 +244,7 @@ fn parse_status(value: &[u8]) -> Result<StatusCode, CgiError> {
     let code = value.split(|byte| *byte == b' ').next().unwrap_or_default();
     match StatusCode::from_bytes(code) {
         Ok(status) if (200..600).contains(&status.as_u16()) => Ok(status),
-        _ => Err(CgiError::Status(
-            String::from_utf8_lossy(value).chars().take(60).collect(),
-        )),
+        _ => Err(CgiError::Status(String::from_utf8_lossy(value).chars().take(60).collect())),
     }
 }
 
@@ -315,9 +274,7 @@ impl Body for CgiBody {
             let first = std::mem::take(&mut self.first);
             return Poll::Ready(Some(Ok(Frame::data(first))));
         }
-        self.chunks
-            .poll_recv(context)
-            .map(|chunk| chunk.map(|chunk| Ok(Frame::data(chunk))))
+        self.chunks.poll_recv(context).map(|chunk| chunk.map(|chunk| Ok(Frame::data(chunk))))
     }
 }
 
@@ -337,9 +294,8 @@ mod tests {
 
     #[test]
     fn heads_read_as_scripts_print_them() {
-        let (status, headers, body) = read("Content-Type: text/html\r\nX-A: 1\r\n\r\n<p>")
-            .unwrap()
-            .unwrap();
+        let (status, headers, body) =
+            read("Content-Type: text/html\r\nX-A: 1\r\n\r\n<p>").unwrap().unwrap();
         assert_eq!(status, 200);
         assert_eq!(
             (headers["content-type"].as_bytes(), &headers["x-a"]),
@@ -350,13 +306,8 @@ mod tests {
         assert_eq!((status.as_u16(), body.len()), (404, 0));
         assert_eq!(headers["content-type"], "text/plain; charset=utf-8");
         let (status, headers, _) = read("Location: /there\n\n").unwrap().unwrap();
-        assert_eq!(
-            (status.as_u16(), headers.contains_key(CONTENT_TYPE)),
-            (302, false)
-        );
-        let (_, headers, _) = read("A: b\nTransfer-Encoding: chunked\n\n")
-            .unwrap()
-            .unwrap();
+        assert_eq!((status.as_u16(), headers.contains_key(CONTENT_TYPE)), (302, false));
+        let (_, headers, _) = read("A: b\nTransfer-Encoding: chunked\n\n").unwrap().unwrap();
         assert!(!headers.contains_key("transfer-encoding"));
     }
 
@@ -367,41 +318,19 @@ mod tests {
             assert_eq!(reader.push(piece.as_bytes()), Ok(None));
         }
         let (_, headers, body) = reader.push(b"\nrest").unwrap().unwrap();
-        assert_eq!(
-            (headers["content-type"].as_bytes(), &body[..]),
-            (&b"a/b"[..], &b"rest"[..])
-        );
+        assert_eq!((headers["content-type"].as_bytes(), &body[..]), (&b"a/b"[..], &b"rest"[..]));
     }
 
     #[test]
     fn what_is_not_a_head_is_refused() {
-        for output in [
-            "hello\n",
-            "\nbody",
-            "hello world\n\n",
-            "Bad Name: x\n\n",
-            "a: \x01\n\n",
-        ] {
-            assert!(
-                matches!(read(output), Err(CgiError::NotAHeader { .. })),
-                "{output:?}"
-            );
+        for output in ["hello\n", "\nbody", "hello world\n\n", "Bad Name: x\n\n", "a: \x01\n\n"] {
+            assert!(matches!(read(output), Err(CgiError::NotAHeader { .. })), "{output:?}");
         }
-        for status in [
-            "Status: 99\n\n",
-            "Status: abc\n\n",
-            "Status: 101 Up\n\n",
-            "Status: 999\n\n",
-        ] {
-            assert!(
-                matches!(read(status), Err(CgiError::Status(_))),
-                "{status:?}"
-            );
+        for status in ["Status: 99\n\n", "Status: abc\n\n", "Status: 101 Up\n\n", "Status: 999\n\n"]
+        {
+            assert!(matches!(read(status), Err(CgiError::Status(_))), "{status:?}");
         }
-        assert_eq!(
-            read(&format!("A: {}", "x".repeat(40_000))),
-            Err(CgiError::TooLong)
-        );
+        assert_eq!(read(&format!("A: {}", "x".repeat(40_000))), Err(CgiError::TooLong));
         assert_eq!(read(&("A: b\n".repeat(101) + "\n")), Err(CgiError::TooLong));
     }
 
@@ -420,10 +349,7 @@ mod tests {
         let peer = "10.0.0.1:9".parse().unwrap();
         let variables = variables(&head, "/fn", "host:81", peer, Some(3));
         let get = |name: &str| {
-            variables
-                .iter()
-                .find(|(found, _)| found == name)
-                .map(|(_, value)| value.as_str())
+            variables.iter().find(|(found, _)| found == name).map(|(_, value)| value.as_str())
         };
         for (name, value) in [
             ("REQUEST_METHOD", "POST"),

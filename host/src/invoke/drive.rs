@@ -44,29 +44,15 @@ impl Driver {
         cpu: Arc<CpuClock>,
         deadline: Instant,
     ) -> Self {
-        let state = State::Running {
-            guest: Box::pin(guest),
-            timer: None,
-            _permit: permit,
-        };
-        Self {
-            state,
-            cpu,
-            deadline,
-            failure: None,
-        }
+        let state = State::Running { guest: Box::pin(guest), timer: None, _permit: permit };
+        Self { state, cpu, deadline, failure: None }
     }
 
     /// Hands the guest to another driver; this one has nothing left to drive.
     #[must_use]
     pub fn take(&mut self) -> Self {
         let state = std::mem::replace(&mut self.state, State::Ended);
-        Self {
-            state,
-            cpu: Arc::clone(&self.cpu),
-            deadline: self.deadline,
-            failure: None,
-        }
+        Self { state, cpu: Arc::clone(&self.cpu), deadline: self.deadline, failure: None }
     }
 
     /// Whether the guest has ended.

@@ -87,12 +87,7 @@ impl Invoker {
         telemetry: Arc<Telemetry>,
         instances_max: u32,
     ) -> Self {
-        Self {
-            engines,
-            loader,
-            telemetry,
-            host_gate: Gate::new(instances_max),
-        }
+        Self { engines, loader, telemetry, host_gate: Gate::new(instances_max) }
     }
 
     /// Guests that are running now.
@@ -117,20 +112,11 @@ impl Invoker {
             Ok(answer) => answer,
             Err(problem) => return Err((record, problem)),
         };
-        let Head {
-            status,
-            headers,
-            bodyless,
-        } = head;
-        let declared = if bodyless {
-            None
-        } else {
-            cgi::declared_length(&headers)
-        };
+        let Head { status, headers, bodyless } = head;
+        let declared = if bodyless { None } else { cgi::declared_length(&headers) };
         let bytes_max = target.limits.response_body_bytes_max;
-        let mut response = Box::new(GuestResponse::new(
-            source, driver, record, bytes_max, declared,
-        ));
+        let mut response =
+            Box::new(GuestResponse::new(source, driver, record, bytes_max, declared));
         if !bodyless {
             let prefetched =
                 std::future::poll_fn(|context| Poll::Ready(response.prefetch(context))).await;
@@ -140,12 +126,7 @@ impl Invoker {
                 return Err((record, problem));
             }
         }
-        Ok(Answered {
-            status,
-            headers,
-            response,
-            bodyless,
-        })
+        Ok(Answered { status, headers, response, bodyless })
     }
 
     /// Admits, acquires and calls, up to the head of the guest's answer.
@@ -173,14 +154,18 @@ impl Invoker {
             invocation: record.id,
         };
         let telemetry = Arc::clone(&self.telemetry);
-        let log = Arc::new(GuestLog::new(
-            source,
-            telemetry,
-            Arc::clone(&meter),
-            limits.log_bytes_max,
-        ));
+        let log =
+            Arc::new(GuestLog::new(source, telemetry, Arc::clone(&meter), limits.log_bytes_max));
         record.called(Arc::clone(&log));
-        let (protocol, answer) = protocol(target.kind, incoming, record, &limits, body_bytes);
+        let Incoming { request, authority, prefix, peer } = incoming;
+        let (head, body) = request.into_parts();
+        let mut body = RequestBody::new(body, Arc::clone(&meter), limits.request_body_bytes_max);
+        if head.headers.contains_key(http::header::EXPECT) {
+            body.welcome().await;
+        }
+        let request = Request::from_parts(head, body);
+        let incoming = Incoming { request, authority, prefix, peer };
+        let (protocol, answer) = protocol(target.kind, incoming, body_bytes);
         let call = Call {
             protocol,
             environment: Arc::clone(&target.environment),
@@ -234,56 +219,27 @@ struct Head {
 
 /// Where the answer of a call will be.
 enum AwaitedAnswer {
-    Http {
-        reply: oneshot::Receiver<Reply>,
-        bodyless: bool,
-    },
-    Cgi {
-        chunks: mpsc::Receiver<Bytes>,
-        bodyless: bool,
-    },
+    Http { reply: oneshot::Receiver<Reply>, bodyless: bool },
+    Cgi { chunks: mpsc::Receiver<Bytes>, bodyless: bool },
 }
 
 fn protocol<B>(
     kind: GuestKind,
     incoming: Incoming<B>,
-    record: &Record,
-    limits: &crate::model::limits::Limits,
     body_bytes: Option<u64>,
-) -> (Protocol<RequestBody<B>>, AwaitedAnswer) {
-    let Incoming {
-        request,
-        authority,
-        prefix,
-        peer,
-    } = incoming;
+) -> (Protocol<B>, AwaitedAnswer) {
+    let Incoming { request, authority, prefix, peer } = incoming;
     let bodyless = request.method() == Method::HEAD;
-    let (head, body) = request.into_parts();
-    let body = RequestBody::new(
-        body,
-        Arc::clone(&record.meter),
-        limits.request_body_bytes_max,
-    );
     match kind {
         GuestKind::Http02 | GuestKind::Http03 => {
             let (reply, awaited) = oneshot::channel();
-            let request = Request::from_parts(head, body);
-            (
-                Protocol::Http { request, reply },
-                AwaitedAnswer::Http {
-                    reply: awaited,
-                    bodyless,
-                },
-            )
+            (Protocol::Http { request, reply }, AwaitedAnswer::Http { reply: awaited, bodyless })
         }
-        GuestKind::Cgi02 | GuestKind::Cgi03 => {
+        GuestKind::Cgi01 | GuestKind::Cgi02 | GuestKind::Cgi03 => {
             let (stdout, chunks) = mpsc::channel(CGI_CHUNKS);
+            let (head, stdin) = request.into_parts();
             let variables = cgi::variables(&head, &prefix, &authority, peer, body_bytes);
-            let protocol = Protocol::Cgi {
-                variables,
-                stdin: body,
-                stdout,
-            };
+            let protocol = Protocol::Cgi { variables, stdin, stdout };
             (protocol, AwaitedAnswer::Cgi { chunks, bodyless })
         }
     }
@@ -301,10 +257,7 @@ impl AwaitedAnswer {
             return Err((Outcome::BodyTooLarge, None));
         }
         let (mut head, source) = result?;
-        head.bodyless |= matches!(
-            head.status,
-            StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED
-        );
+        head.bodyless |= matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
         Ok((head, source))
     }
 }
@@ -336,17 +289,12 @@ async fn wait_http(
     match reply {
         Reply::Response(response) => {
             let (head, body) = response.into_parts();
-            let head = Head {
-                status: head.status,
-                headers: head.headers,
-                bodyless,
-            };
+            let head = Head { status: head.status, headers: head.headers, bodyless };
             Ok((check_status(head)?, Source::Http(body)))
         }
-        Reply::Refused(code) => Err((
-            Outcome::NoResponse,
-            Some(format!("the guest answered with an error: {code}")),
-        )),
+        Reply::Refused(code) => {
+            Err((Outcome::NoResponse, Some(format!("the guest answered with an error: {code}"))))
+        }
     }
 }
 
@@ -367,12 +315,9 @@ async fn wait_cgi(
     let mut reader = HeadReader::default();
     loop {
         let chunk = std::future::poll_fn(|context| {
-            let ended = driver.poll(context);
-            match chunks.poll_recv(context) {
-                // A guest that was cut off may have left its channel open.
-                Poll::Pending if ended.is_ready() => Poll::Ready(None),
-                chunk => chunk,
-            }
+            let _ = driver.poll(context);
+            // Closed, at the latest, with the store of a guest that has ended.
+            chunks.poll_recv(context)
         })
         .await;
         let Some(chunk) = chunk else {
@@ -388,11 +333,7 @@ async fn wait_cgi(
         match reader.push(&chunk) {
             Ok(None) => {}
             Ok(Some((status, headers, first))) => {
-                let head = Head {
-                    status,
-                    headers,
-                    bodyless,
-                };
+                let head = Head { status, headers, bodyless };
                 return Ok((head, Source::Cgi(CgiBody::new(first, chunks))));
             }
             Err(error) => return Err((Outcome::NoResponse, Some(error.to_string()))),

@@ -53,15 +53,7 @@ impl Record {
             error: None,
         };
         let meter = Arc::default();
-        Self {
-            id,
-            meter,
-            telemetry,
-            arrived: Instant::now(),
-            called: None,
-            log: None,
-            receipt,
-        }
+        Self { id, meter, telemetry, arrived: Instant::now(), called: None, log: None, receipt }
     }
 
     /// The route is known.
@@ -123,10 +115,8 @@ impl Record {
     pub fn server_timing(&self) -> String {
         let ms = |us: u64| Duration::from_micros(us).as_secs_f64() * 1000.0;
         let init_us = self.init_us();
-        let guest_us = self
-            .called
-            .map_or(0, |called| micros(called.elapsed()))
-            .saturating_sub(init_us);
+        let guest_us =
+            self.called.map_or(0, |called| micros(called.elapsed())).saturating_sub(init_us);
         let host_us = micros(self.arrived.elapsed())
             .saturating_sub(self.receipt.queue_us + self.receipt.load_us + init_us + guest_us);
         format!(

@@ -170,12 +170,8 @@ impl GuestResponse {
     }
 
     fn size_hint(&self) -> SizeHint {
-        let buffered: u64 = self
-            .buffered
-            .iter()
-            .filter_map(|frame| frame.data_ref())
-            .map(length)
-            .sum();
+        let buffered: u64 =
+            self.buffered.iter().filter_map(|frame| frame.data_ref()).map(length).sum();
         if self.ended {
             return SizeHint::with_exact(buffered);
         }
@@ -262,10 +258,7 @@ impl GuestResponse {
             let error = format!("the response is over its limit of {} bytes", self.bytes_max);
             return Err((Outcome::OutputLimit, Some(error)));
         }
-        if self
-            .declared_bytes
-            .is_some_and(|declared| self.produced_bytes > declared)
-        {
+        if self.declared_bytes.is_some_and(|declared| self.produced_bytes > declared) {
             let error = "the guest sent more than the length that it declared".to_owned();
             return Err((Outcome::NoResponse, Some(error)));
         }
@@ -332,18 +325,35 @@ pub struct RequestBody<B> {
     meter: Arc<crate::engine::limits::Meter>,
     bytes_max: u64,
     bytes: u64,
+    /// What [`Self::welcome`] found.
+    ahead: Option<Frame<Bytes>>,
 }
 
 impl<B> RequestBody<B> {
     /// Reads `body` up to `bytes_max`.
     #[must_use]
     pub fn new(body: B, meter: Arc<crate::engine::limits::Meter>, bytes_max: u64) -> Self {
-        Self {
-            body,
-            meter,
-            bytes_max,
-            bytes: 0,
-        }
+        Self { body, meter, bytes_max, bytes: 0, ahead: None }
+    }
+}
+
+impl<B> RequestBody<B>
+where
+    B: Body<Data = Bytes> + Unpin,
+{
+    /// For a client that waits for `100 Continue`: it is sent when the body is
+    /// first asked for, but not after the response has begun, and guests that
+    /// stream begin theirs first. So the body is asked for here, and the
+    /// connection gets a turn to say it.
+    pub async fn welcome(&mut self) {
+        std::future::poll_fn(|context| {
+            if let Poll::Ready(Some(Ok(frame))) = Pin::new(&mut self.body).poll_frame(context) {
+                self.ahead = Some(frame);
+            }
+            Poll::Ready(())
+        })
+        .await;
+        tokio::task::yield_now().await;
     }
 }
 
@@ -359,15 +369,16 @@ where
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
         let this = self.get_mut();
-        let frame = match std::task::ready!(Pin::new(&mut this.body).poll_frame(context)) {
-            None => return Poll::Ready(None),
-            Some(Err(_)) => return Poll::Ready(Some(Err(Self::Error::Incomplete))),
-            Some(Ok(frame)) => frame,
+        let frame = match this.ahead.take() {
+            Some(frame) => frame,
+            None => match std::task::ready!(Pin::new(&mut this.body).poll_frame(context)) {
+                None => return Poll::Ready(None),
+                Some(Err(_)) => return Poll::Ready(Some(Err(Self::Error::Incomplete))),
+                Some(Ok(frame)) => frame,
+            },
         };
         this.bytes += frame.data_ref().map_or(0, length);
-        this.meter
-            .request_bytes
-            .store(this.bytes, Ordering::Relaxed);
+        this.meter.request_bytes.store(this.bytes, Ordering::Relaxed);
         if this.bytes > this.bytes_max {
             this.meter.request_too_large.store(true, Ordering::Relaxed);
             return Poll::Ready(Some(Err(Self::Error::TooLarge(this.bytes_max))));
@@ -376,10 +387,11 @@ where
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.ahead.is_none() && self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        // What is ahead is not in the body's own hint any more.
+        if self.ahead.is_some() { SizeHint::default() } else { self.body.size_hint() }
     }
 }

@@ -14,7 +14,10 @@ pub enum GuestKind {
     /// Exports `wasi:http/handler@0.3.x`.
     #[serde(rename = "http-0.3")]
     Http03,
-    /// Exports `wasi:cli/run@0.2.x`, core commands included; speaks CGI.
+    /// A core module that is a wasip1 command; speaks CGI.
+    #[serde(rename = "cgi-0.1")]
+    Cgi01,
+    /// Exports `wasi:cli/run@0.2.x`; speaks CGI.
     #[serde(rename = "cgi-0.2")]
     Cgi02,
     /// Exports `wasi:cli/run@0.3.x`; speaks CGI.
@@ -29,6 +32,7 @@ impl GuestKind {
         match self {
             Self::Http02 => "http-0.2",
             Self::Http03 => "http-0.3",
+            Self::Cgi01 => "cgi-0.1",
             Self::Cgi02 => "cgi-0.2",
             Self::Cgi03 => "cgi-0.3",
         }
@@ -70,9 +74,7 @@ impl Function {
     /// The revision with this number.
     #[must_use]
     pub fn revision(&self, number: RevisionNumber) -> Option<&Revision> {
-        self.revisions
-            .iter()
-            .find(|revision| revision.number == number)
+        self.revisions.iter().find(|revision| revision.number == number)
     }
 
     /// The revision that gets the traffic.

@@ -87,10 +87,7 @@ impl Outcome {
 impl std::str::FromStr for Outcome {
     type Err = ();
     fn from_str(text: &str) -> Result<Self, ()> {
-        Self::ALL
-            .into_iter()
-            .find(|outcome| outcome.as_str() == text)
-            .ok_or(())
+        Self::ALL.into_iter().find(|outcome| outcome.as_str() == text).ok_or(())
     }
 }
 

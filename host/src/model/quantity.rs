@@ -21,21 +21,12 @@ fn parse_quantity(
     units: &[(&str, u64)],
     text: &str,
 ) -> Result<u64, QuantityError> {
-    let error = || QuantityError {
-        what,
-        example,
-        text: text.chars().take(80).collect(),
-    };
-    let split = text
-        .find(|character: char| !character.is_ascii_digit())
-        .unwrap_or(text.len());
+    let error = || QuantityError { what, example, text: text.chars().take(80).collect() };
+    let split = text.find(|character: char| !character.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at(split);
     let number: u64 = number.parse().map_err(|_| error())?;
     let unit = unit.trim_start();
-    let (_, factor) = units
-        .iter()
-        .find(|(name, _)| *name == unit)
-        .ok_or_else(error)?;
+    let (_, factor) = units.iter().find(|(name, _)| *name == unit).ok_or_else(error)?;
     number.checked_mul(*factor).ok_or_else(error)
 }
 
@@ -46,23 +37,15 @@ fn format_quantity(
     value: u64,
 ) -> fmt::Result {
     let whole = |factor: &u64| value != 0 && value.is_multiple_of(*factor);
-    let unit = units
-        .iter()
-        .rev()
-        .find(|(_, factor)| whole(factor))
-        .or(units.first());
+    let unit = units.iter().rev().find(|(_, factor)| whole(factor)).or(units.first());
     match unit {
         Some((name, factor)) => write!(formatter, "{}{name}", value / factor),
         None => write!(formatter, "{value}"),
     }
 }
 
-const BYTE_UNITS: &[(&str, u64)] = &[
-    ("B", 1),
-    ("KiB", 1 << 10),
-    ("MiB", 1 << 20),
-    ("GiB", 1 << 30),
-];
+const BYTE_UNITS: &[(&str, u64)] =
+    &[("B", 1), ("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30)];
 
 /// A number of bytes; written `"64KiB"`, `"128MiB"`, or as a plain number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -71,13 +54,7 @@ pub struct ByteSize(pub u64);
 impl FromStr for ByteSize {
     type Err = QuantityError;
     fn from_str(text: &str) -> Result<Self, QuantityError> {
-        parse_quantity(
-            "size",
-            "\"128MiB\" (units: B, KiB, MiB, GiB)",
-            BYTE_UNITS,
-            text,
-        )
-        .map(Self)
+        parse_quantity("size", "\"128MiB\" (units: B, KiB, MiB, GiB)", BYTE_UNITS, text).map(Self)
     }
 }
 

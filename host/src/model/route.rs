@@ -97,43 +97,27 @@ impl TryFrom<String> for RoutePattern {
 impl FromStr for RoutePattern {
     type Err = RouteError;
     fn from_str(text: &str) -> Result<Self, RouteError> {
-        let error = |why| RouteError {
-            route: text.chars().take(120).collect(),
-            why,
-        };
+        let error = |why| RouteError { route: text.chars().take(120).collect(), why };
         if text.len() > ROUTE_BYTES_MAX {
             return Err(error("it is longer than 1024 bytes"));
         }
         let (method, rest) = match text.split_once(' ') {
-            Some((method, rest)) => (
-                Some(parse_method(method).map_err(error)?),
-                rest.trim_start(),
-            ),
+            Some((method, rest)) => (Some(parse_method(method).map_err(error)?), rest.trim_start()),
             None => (None, text),
         };
-        let slash = rest
-            .find('/')
-            .ok_or_else(|| error("it has no path; paths start with '/'"))?;
+        let slash = rest.find('/').ok_or_else(|| error("it has no path; paths start with '/'"))?;
         let (authority, path) = rest.split_at(slash);
         let authority = match authority {
             "" => None,
             authority => Some(parse_authority(authority).map_err(error)?),
         };
         let segments = parse_segments(path).map_err(error)?;
-        Ok(Self {
-            method,
-            authority,
-            segments,
-        })
+        Ok(Self { method, authority, segments })
     }
 }
 
 fn parse_method(method: &str) -> Result<Box<str>, &'static str> {
-    if !method.is_empty()
-        && method
-            .bytes()
-            .all(|byte| byte.is_ascii_uppercase() || byte == b'-')
-    {
+    if !method.is_empty() && method.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'-') {
         Ok(method.into())
     } else {
         Err("the method before the path must be in capitals, such as GET")
@@ -182,10 +166,7 @@ fn parse_segment(piece: &str) -> Result<Segment, &'static str> {
     if piece == "*" {
         return Ok(Segment::Wildcard("".into()));
     }
-    let Some(inner) = piece
-        .strip_prefix('{')
-        .and_then(|piece| piece.strip_suffix('}'))
-    else {
+    let Some(inner) = piece.strip_prefix('{').and_then(|piece| piece.strip_suffix('}')) else {
         // RFC 3986 pchar, percent-encodings included; no dot segments, which
         // clients resolve before they send.
         let allowed =
@@ -201,9 +182,7 @@ fn parse_segment(piece: &str) -> Result<Segment, &'static str> {
         None => (false, inner),
     };
     let named = name.starts_with(|first: char| first.is_ascii_alphabetic() || first == '_')
-        && name
-            .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-');
+        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-');
     match (named, wildcard) {
         (false, _) => Err("a parameter's name must be letters, digits and '_'"),
         (true, true) => Ok(Segment::Wildcard(name.into())),

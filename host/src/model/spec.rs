@@ -112,10 +112,7 @@ fn suggest(nearest: &Option<&'static str>) -> String {
 }
 
 fn value_error(field: &str, why: impl Into<String>) -> SpecError {
-    SpecError::Value {
-        field: field.into(),
-        why: why.into(),
-    }
+    SpecError::Value { field: field.into(), why: why.into() }
 }
 
 /// The known key nearest to `key`, if it is near enough to be a slip.
@@ -205,10 +202,9 @@ impl FunctionSpec {
         };
         let time = |field, value: Option<Millis>| match value {
             Some(Millis(0)) => Err(value_error(field, "must be more than 0")),
-            Some(Millis(ms)) if ms > limits::TIMEOUT_MS_MAX => Err(value_error(
-                field,
-                format!("at most {}", Millis(limits::TIMEOUT_MS_MAX)),
-            )),
+            Some(Millis(ms)) if ms > limits::TIMEOUT_MS_MAX => {
+                Err(value_error(field, format!("at most {}", Millis(limits::TIMEOUT_MS_MAX))))
+            }
             _ => Ok(()),
         };
         time("timeout", self.timeout)?;
@@ -217,30 +213,21 @@ impl FunctionSpec {
         size("request_body", self.request_body, limits::BODY_BYTES_MAX)?;
         size("response_body", self.response_body, limits::BODY_BYTES_MAX)?;
         size("logs", self.logs, limits::LOG_BYTES_MAX)?;
-        if self
-            .concurrency
-            .is_some_and(|count| !(1..=limits::CONCURRENCY_MAX).contains(&count))
-        {
+        if self.concurrency.is_some_and(|count| !(1..=limits::CONCURRENCY_MAX).contains(&count)) {
             let why = format!("between 1 and {}", limits::CONCURRENCY_MAX);
             return Err(value_error("concurrency", why));
         }
         self.validate_routes()?;
         self.validate_env()?;
         if self.allow_hosts.len() > ALLOW_HOSTS_MAX {
-            return Err(value_error(
-                "allow_hosts",
-                format!("at most {ALLOW_HOSTS_MAX} entries"),
-            ));
+            return Err(value_error("allow_hosts", format!("at most {ALLOW_HOSTS_MAX} entries")));
         }
         Ok(())
     }
 
     fn validate_routes(&self) -> Result<(), SpecError> {
         if self.routes.len() > ROUTES_MAX {
-            return Err(value_error(
-                "routes",
-                format!("at most {ROUTES_MAX} routes"),
-            ));
+            return Err(value_error("routes", format!("at most {ROUTES_MAX} routes")));
         }
         let mut seen = BTreeMap::new();
         for route in &self.routes {
@@ -253,11 +240,7 @@ impl FunctionSpec {
     }
 
     fn validate_env(&self) -> Result<(), SpecError> {
-        let bytes: usize = self
-            .env
-            .iter()
-            .map(|(name, value)| name.len() + value.len())
-            .sum();
+        let bytes: usize = self.env.iter().map(|(name, value)| name.len() + value.len()).sum();
         if self.env.len() > ENV_MAX || bytes > ENV_BYTES_MAX {
             let why = format!("at most {ENV_MAX} variables and {ENV_BYTES_MAX} bytes together");
             return Err(value_error("env", why));
@@ -265,9 +248,7 @@ impl FunctionSpec {
         for (name, value) in &self.env {
             let named = !name.is_empty()
                 && !name.starts_with(|first: char| first.is_ascii_digit())
-                && name
-                    .bytes()
-                    .all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+                && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
             if !named || value.contains('\0') {
                 let why = format!("{name:?} is not a variable: use letters, digits and '_'");
                 return Err(value_error("env", why));
@@ -305,9 +286,8 @@ impl Manifest {
     /// # Errors
     /// Names the first key or value that is wrong, and where it stands.
     pub fn from_toml(text: &str) -> Result<Self, SpecError> {
-        let document: toml::Table = text
-            .parse()
-            .map_err(|error: toml::de::Error| SpecError::Syntax(error.to_string()))?;
+        let document: toml::Table =
+            text.parse().map_err(|error: toml::de::Error| SpecError::Syntax(error.to_string()))?;
         let mut manifest = Self::default();
         for (key, value) in document {
             let (true, toml::Value::Table(functions)) = (key == "functions", value) else {
@@ -322,9 +302,7 @@ impl Manifest {
                 let name = name
                     .parse::<FunctionName>()
                     .map_err(|error| value_error(&field, error.to_string()))?;
-                manifest
-                    .functions
-                    .insert(name, FunctionEntry::from_table(&field, fields)?);
+                manifest.functions.insert(name, FunctionEntry::from_table(&field, fields)?);
             }
         }
         Ok(manifest)
@@ -349,10 +327,7 @@ impl FunctionEntry {
                 }
                 _ => {
                     let nearest = nearest(&key, &[SPEC_KEYS, SOURCE_KEYS]);
-                    return Err(SpecError::UnknownKey {
-                        key: format!("{place}.{key}"),
-                        nearest,
-                    });
+                    return Err(SpecError::UnknownKey { key: format!("{place}.{key}"), nearest });
                 }
             };
             let toml::Value::String(text) = value else {
@@ -393,10 +368,7 @@ mod tests {
         assert_eq!(entry.source.as_deref(), Some("resize"));
         let limits = entry.spec.limits();
         assert_eq!(limits.memory_bytes_max, 256 << 20);
-        assert_eq!(
-            (limits.timeout_ms, limits.cpu_ms, limits.concurrency),
-            (10_000, 2000, 50)
-        );
+        assert_eq!((limits.timeout_ms, limits.cpu_ms, limits.concurrency), (10_000, 2000, 50));
     }
 
     #[test]
@@ -406,16 +378,10 @@ mod tests {
             ("[functions.a]\nsourc = 'x'", "did you mean \"source\"?"),
             ("[function.a]", "did you mean \"functions\"?"),
             ("[functions.A]", "invalid function name"),
-            (
-                "[functions.a]\nmemory = '1MB'",
-                "functions.a.memory: invalid size",
-            ),
+            ("[functions.a]\nmemory = '1MB'", "functions.a.memory: invalid size"),
             ("[functions.a]\nmemory = '5GiB'", "at most 4GiB"),
             ("[functions.a]\ntimeout = '0s'", "more than 0"),
-            (
-                "[functions.a]\nroutes = ['/{x}', '/{y}']",
-                "match the same requests",
-            ),
+            ("[functions.a]\nroutes = ['/{x}', '/{y}']", "match the same requests"),
             ("[functions.a]\nenv = { '1X' = '' }", "not a variable"),
             ("[functions.a]\nconcurrency = 0", "between 1 and"),
             ("[functions.a", "TOML parse error"),

@@ -142,10 +142,7 @@ impl Registry {
     /// When there is no such function.
     pub fn function(&self, id: &FunctionId) -> Result<Arc<Function>, RegistryError> {
         let functions = self.functions.load();
-        functions
-            .get(id)
-            .cloned()
-            .ok_or_else(|| RegistryError::NoFunction(id.clone()))
+        functions.get(id).cloned().ok_or_else(|| RegistryError::NoFunction(id.clone()))
     }
 
     /// Where uploads are staged and components are read.
@@ -167,23 +164,12 @@ impl Registry {
     /// When the component is refused, a route is taken, the function is not as
     /// `expected`, or storage fails. Nothing has changed then.
     pub async fn publish(&self, publish: Publish) -> Result<Published, RegistryError> {
-        let Publish {
-            id,
-            spec,
-            component,
-            activate,
-            expected,
-        } = publish;
+        let Publish { id, spec, component, activate, expected } = publish;
         // Outside of the lock: a slow compile holds up nobody else's deploy.
-        let compiled = self
-            .compiler
-            .compile(component.path(), component.digest())
-            .await?;
+        let compiled = self.compiler.compile(component.path(), component.digest()).await?;
         let _writer = self.writer.lock().await;
         let current = self.functions.load().get(&id).cloned();
-        let active = current
-            .as_ref()
-            .and_then(|function| function.active_revision());
+        let active = current.as_ref().and_then(|function| function.active_revision());
         let spec = spec.unwrap_or_else(|| active.map(|a| a.spec.clone()).unwrap_or_default());
         if let (Some(function), Some(active)) = (&current, active)
             && active.digest == component.digest()
@@ -191,17 +177,12 @@ impl Registry {
             && expected_holds(expected, Some(active.number))
         {
             let function = Arc::clone(function);
-            return Ok(Published {
-                revision: active.number,
-                function,
-                created: false,
-            });
+            return Ok(Published { revision: active.number, function, created: false });
         }
         let (digest, component_bytes) = (component.digest(), component.bytes());
         self.files.keep(component).await?;
         let revision = revision(digest, component_bytes, compiled.kind, spec);
-        self.commit_revision(&id, revision, activate, expected)
-            .await
+        self.commit_revision(&id, revision, activate, expected).await
     }
 
     /// Publishes a new revision with the active revision's component and
@@ -223,11 +204,7 @@ impl Registry {
         let spec = change(&active.spec);
         if spec == active.spec && expected_holds(expected, Some(active.number)) {
             let revision = active.number;
-            return Ok(Published {
-                function,
-                revision,
-                created: false,
-            });
+            return Ok(Published { function, revision, created: false });
         }
         let revision = revision(active.digest, active.component_bytes, active.kind, spec);
         self.commit_revision(id, revision, true, expected).await
@@ -305,10 +282,7 @@ impl Registry {
         let function = self.function(id)?;
         let revision = function
             .revision(number)
-            .ok_or_else(|| RegistryError::NoRevision {
-                function: id.clone(),
-                revision: number,
-            })?;
+            .ok_or_else(|| RegistryError::NoRevision { function: id.clone(), revision: number })?;
         self.check_routes(id, &revision.spec)?;
         let function = self.storage.activate(id, number, expected).await?;
         Ok(self.insert(function))
@@ -324,40 +298,20 @@ impl Registry {
         if activate {
             self.check_routes(id, &revision.spec)?;
         }
-        let function = self
-            .storage
-            .add_revision(id, revision, activate, expected)
-            .await?;
-        let number = function
-            .revisions
-            .last()
-            .map_or(RevisionNumber(1), |last| last.number);
-        Ok(Published {
-            function: self.insert(function),
-            revision: number,
-            created: true,
-        })
+        let function = self.storage.add_revision(id, revision, activate, expected).await?;
+        let number = function.revisions.last().map_or(RevisionNumber(1), |last| last.number);
+        Ok(Published { function: self.insert(function), revision: number, created: true })
     }
 
     /// Two functions may not claim the same route.
     fn check_routes(&self, id: &FunctionId, spec: &FunctionSpec) -> Result<(), RegistryError> {
-        let wanted: BTreeMap<String, String> = spec
-            .routes
-            .iter()
-            .map(|route| (route.key(), route.to_string()))
-            .collect();
+        let wanted: BTreeMap<String, String> =
+            spec.routes.iter().map(|route| (route.key(), route.to_string())).collect();
         if wanted.is_empty() {
             return Ok(());
         }
-        for (holder, function) in self
-            .functions
-            .load()
-            .iter()
-            .filter(|(other, _)| *other != id)
-        {
-            let routes = function
-                .active_revision()
-                .map(|active| active.spec.routes.as_slice());
+        for (holder, function) in self.functions.load().iter().filter(|(other, _)| *other != id) {
+            let routes = function.active_revision().map(|active| active.spec.routes.as_slice());
             for held in routes.unwrap_or_default() {
                 if let Some(route) = wanted.get(&held.key()) {
                     let (route, holder) = (route.clone(), holder.clone());

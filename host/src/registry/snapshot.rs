@@ -35,13 +35,9 @@ fn own(
     previous: Option<&Own<Arc<Target>>>,
     loader: &Loader,
 ) -> Own<Arc<Target>> {
-    let known = previous
-        .map(|own| own.revisions.as_slice())
-        .unwrap_or_default();
-    let mut gates: Vec<Arc<Gate>> = known
-        .iter()
-        .map(|(_, target)| Arc::clone(&target.gate))
-        .collect();
+    let known = previous.map(|own| own.revisions.as_slice()).unwrap_or_default();
+    let mut gates: Vec<Arc<Gate>> =
+        known.iter().map(|(_, target)| Arc::clone(&target.gate)).collect();
     let mut revisions = Vec::with_capacity(function.revisions.len());
     for revision in &function.revisions {
         let kept = known.iter().find(|(number, target)| {
@@ -70,21 +66,14 @@ fn target(
     let limits = revision.spec.limits();
     // Revisions with the same bound share one gate, so that a deploy does not
     // double what the function may use.
-    let same = gates
-        .iter()
-        .find(|gate| gate.permits_max() == limits.concurrency)
-        .cloned();
+    let same = gates.iter().find(|gate| gate.permits_max() == limits.concurrency).cloned();
     let gate = same.unwrap_or_else(|| {
         let gate = Arc::new(Gate::new(limits.concurrency));
         gates.push(Arc::clone(&gate));
         gate
     });
-    let environment = revision
-        .spec
-        .env
-        .iter()
-        .map(|(name, value)| (name.clone(), value.clone()))
-        .collect();
+    let environment =
+        revision.spec.env.iter().map(|(name, value)| (name.clone(), value.clone())).collect();
     Target {
         function: function.id.clone(),
         revision: revision.number,

@@ -93,10 +93,7 @@ impl Files {
             create_folder(folder)
                 .map_err(|error| StorageError::from_io("create the data folder", error))?;
         }
-        Ok(Self {
-            folders: Arc::new(folders),
-            lock: OnceLock::new(),
-        })
+        Ok(Self { folders: Arc::new(folders), lock: OnceLock::new() })
     }
 
     /// The folder given to [`Self::open`].
@@ -119,12 +116,7 @@ impl Files {
         }
         let path = self.folders.data.join("lock");
         let mut options = OpenOptions::new();
-        options
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(FILE_MODE);
+        options.read(true).write(true).create(true).truncate(false).mode(FILE_MODE);
         let mut file = options.open(&path).map_err(failed)?;
         match file.try_lock() {
             Ok(()) => {}
@@ -133,10 +125,7 @@ impl Files {
                 // The text only makes the message better.
                 let _ = (&mut file).take(32).read_to_string(&mut text);
                 let holder = text.trim().parse().ok();
-                return Err(LockError::InUse {
-                    folder: self.folders.data.clone(),
-                    holder,
-                });
+                return Err(LockError::InUse { folder: self.folders.data.clone(), holder });
             }
             Err(TryLockError::Error(error)) => return Err(failed(error).into()),
         }
@@ -197,10 +186,7 @@ impl Files {
     /// be usable as a file name.
     #[must_use]
     pub fn artifact_path(&self, digest: Digest, fingerprint: &str) -> PathBuf {
-        self.folders
-            .artifacts
-            .join(digest.hex())
-            .join(format!("{fingerprint}.cwasm"))
+        self.folders.artifacts.join(digest.hex()).join(format!("{fingerprint}.cwasm"))
     }
 
     /// Removes a component and its artifacts. What can not be removed is logged,
@@ -230,9 +216,7 @@ impl Files {
             let mut unused = BTreeSet::new();
             for folder in [&folders.components, &folders.artifacts] {
                 for entry in fs::read_dir(folder).map_err(|e| StorageError::from_io(ACTION, e))? {
-                    let name = entry
-                        .map_err(|e| StorageError::from_io(ACTION, e))?
-                        .file_name();
+                    let name = entry.map_err(|e| StorageError::from_io(ACTION, e))?.file_name();
                     let name = name.to_string_lossy();
                     let hex = name.strip_suffix(".wasm").unwrap_or(&name);
                     let ours = hex.len() == 64 && hex.bytes().all(|byte| byte.is_ascii_hexdigit());
@@ -283,8 +267,7 @@ impl Files {
         let mut file = NamedTempFile::new_in(&self.folders.temporary)?;
         write(file.as_file_mut())?;
         file.as_file().sync_all()?;
-        file.persist_noclobber(target)
-            .map_err(|error| error.error)?;
+        file.persist_noclobber(target).map_err(|error| error.error)?;
         sync_folder_of(target)
     }
 
@@ -295,15 +278,9 @@ impl Files {
     pub fn quarantine(&self, path: &Path) {
         let part = |part: Option<&OsStr>| part.unwrap_or_default().to_string_lossy().into_owned();
         let folder = part(path.parent().and_then(Path::file_name));
-        let now = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default();
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         // The time first, and of one width: names sort by age.
-        let name = format!(
-            "{:013}-{folder}-{}",
-            now.as_millis(),
-            part(path.file_name())
-        );
+        let name = format!("{:013}-{folder}-{}", now.as_millis(), part(path.file_name()));
         if let Err(error) = fs::rename(path, self.folders.quarantine.join(name)) {
             tracing::warn!(path = %path.display(), %error, "a bad artifact was not set aside");
             remove_file(path);
@@ -349,22 +326,14 @@ fn create_folder(path: &Path) -> io::Result<()> {
     if path.is_dir() {
         return Ok(());
     }
-    DirBuilder::new()
-        .recursive(true)
-        .mode(FOLDER_MODE)
-        .create(path)?;
+    DirBuilder::new().recursive(true).mode(FOLDER_MODE).create(path)?;
     // The new folder's own name must survive, too.
     sync_folder_of(path)
 }
 
 /// Makes an empty file for the owner alone, unless it is there.
 pub(super) fn create_private(path: &Path) -> io::Result<()> {
-    OpenOptions::new()
-        .append(true)
-        .create(true)
-        .mode(FILE_MODE)
-        .open(path)
-        .map(drop)
+    OpenOptions::new().append(true).create(true).mode(FILE_MODE).open(path).map(drop)
 }
 
 fn empty_folder(path: &Path) -> io::Result<()> {
@@ -409,9 +378,8 @@ pub(in crate::storage) mod tests {
 
     pub(in crate::storage) fn names(path: &Path) -> Vec<String> {
         let entries = fs::read_dir(path).unwrap();
-        let mut names: Vec<String> = entries
-            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-            .collect();
+        let mut names: Vec<String> =
+            entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
         names.sort();
         names
     }
@@ -474,9 +442,7 @@ pub(in crate::storage) mod tests {
             let digest = staged.digest();
             files.keep(staged).await.unwrap();
             let artifact = files.artifact_path(digest, "engine-1");
-            files
-                .write_durable(&artifact, |file| file.write_all(b"code"))
-                .unwrap();
+            files.write_durable(&artifact, |file| file.write_all(b"code")).unwrap();
             assert_eq!(mode(&artifact), 0o600);
             assert_eq!(mode(artifact.parent().unwrap()), 0o700);
             digests.push(digest);
@@ -487,13 +453,7 @@ pub(in crate::storage) mod tests {
         assert!(files.component_path(digests[0]).exists());
         assert!(files.artifact_path(digests[0], "engine-1").exists());
         assert!(!files.component_path(digests[1]).exists());
-        assert!(
-            !files
-                .artifact_path(digests[1], "engine-1")
-                .parent()
-                .unwrap()
-                .exists()
-        );
+        assert!(!files.artifact_path(digests[1], "engine-1").parent().unwrap().exists());
         assert!(stray.exists());
         files.remove(digests[0]).await;
         assert!(!files.component_path(digests[0]).exists());
@@ -504,9 +464,7 @@ pub(in crate::storage) mod tests {
     fn a_failed_write_changes_nothing() {
         let (_folder, files) = files();
         let target = files.data_dir().join("settings");
-        files
-            .write_durable(&target, |file| file.write_all(b"old"))
-            .unwrap();
+        files.write_durable(&target, |file| file.write_all(b"old")).unwrap();
         let full = files.write_durable(&target, |file| {
             file.write_all(b"ne")?;
             Err(io::ErrorKind::StorageFull.into())
@@ -525,18 +483,13 @@ pub(in crate::storage) mod tests {
         let (_folder, files) = files();
         for index in 0..QUARANTINE_FILES_MAX + 4 {
             let artifact = files.artifact_path(Digest([1; 32]), &format!("engine-{index:02}"));
-            files
-                .write_durable(&artifact, |file| write!(file, "{index}"))
-                .unwrap();
+            files.write_durable(&artifact, |file| write!(file, "{index}")).unwrap();
             files.quarantine(&artifact);
             assert!(!artifact.exists());
         }
         let kept = names(&files.folders.quarantine);
         assert_eq!(kept.len(), QUARANTINE_FILES_MAX);
-        assert!(
-            kept.last().unwrap().ends_with("engine-19.cwasm"),
-            "{kept:?}"
-        );
+        assert!(kept.last().unwrap().ends_with("engine-19.cwasm"), "{kept:?}");
     }
 
     #[test]

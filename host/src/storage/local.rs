@@ -121,17 +121,8 @@ impl LocalStorage {
     /// Finishes the operations already accepted, checkpoints and closes the
     /// database. Blocks until then. Later operations fail.
     pub fn close(&self) {
-        drop(
-            self.jobs
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .take(),
-        );
-        let thread = self
-            .thread
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
+        drop(self.jobs.lock().unwrap_or_else(PoisonError::into_inner).take());
+        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(thread) = thread
             && thread.join().is_err()
         {
@@ -212,10 +203,7 @@ fn migrate(connection: &mut Connection) -> Result<(), JobError> {
         let error = NewerSchema { found, known };
         return Err(StorageError::failed("open the database", error).into());
     }
-    for migration in MIGRATIONS
-        .iter()
-        .skip(usize::try_from(found).unwrap_or(usize::MAX))
-    {
+    for migration in MIGRATIONS.iter().skip(usize::try_from(found).unwrap_or(usize::MAX)) {
         transaction.execute_batch(migration)?;
     }
     transaction.pragma_update(None, "user_version", known)?;
@@ -226,10 +214,8 @@ fn migrate(connection: &mut Connection) -> Result<(), JobError> {
 #[async_trait]
 impl Storage for LocalStorage {
     async fn functions(&self) -> Result<Vec<Function>, StorageError> {
-        self.run("read the functions", |connection| {
-            read_functions(&connection.transaction()?)
-        })
-        .await
+        self.run("read the functions", |connection| read_functions(&connection.transaction()?))
+            .await
     }
 
     async fn add_revision(
@@ -274,11 +260,7 @@ impl Storage for LocalStorage {
             }
             head.activate(number);
             head.write(transaction, &function.id)?;
-            Ok(Function {
-                active: head.active,
-                previous: head.previous,
-                ..function
-            })
+            Ok(Function { active: head.active, previous: head.previous, ..function })
         })
         .await
     }
@@ -295,12 +277,8 @@ impl Storage for LocalStorage {
                 "DELETE FROM revisions WHERE tenant = ?1 AND name = ?2",
                 params![id.tenant.as_str(), id.name.as_str()],
             )?;
-            let tombstone = Head {
-                active: None,
-                previous: None,
-                highest: head.highest,
-                exists: false,
-            };
+            let tombstone =
+                Head { active: None, previous: None, highest: head.highest, exists: false };
             tombstone.write(transaction, &id)
         })
         .await
@@ -333,29 +311,16 @@ mod tests {
         let (folder, storage) = storage();
         for name in ["one", "gone"] {
             let id = id("default", name);
-            storage
-                .add_revision(&id, revision(1), true, Expected::Any)
-                .await
-                .unwrap();
+            storage.add_revision(&id, revision(1), true, Expected::Any).await.unwrap();
         }
-        storage
-            .delete(&id("default", "gone"), Expected::Any)
-            .await
-            .unwrap();
+        storage.delete(&id("default", "gone"), Expected::Any).await.unwrap();
         let before = storage.functions().await.unwrap();
         drop(storage);
         let storage = LocalStorage::open(&folder.path().join("whit.db")).unwrap();
         assert_eq!(storage.functions().await.unwrap(), before);
         let anew = id("default", "gone");
-        let anew = storage
-            .add_revision(&anew, revision(2), true, Expected::Absent)
-            .await
-            .unwrap();
-        assert_eq!(
-            anew.revisions[0].number,
-            RevisionNumber(2),
-            "also after a restart"
-        );
+        let anew = storage.add_revision(&anew, revision(2), true, Expected::Absent).await.unwrap();
+        assert_eq!(anew.revisions[0].number, RevisionNumber(2), "also after a restart");
     }
 
     #[tokio::test]
@@ -372,10 +337,7 @@ mod tests {
             .unwrap();
         assert_eq!(settings, ("wal".to_owned(), 2, 1));
         for file in ["whit.db", "whit.db-wal", "whit.db-shm"] {
-            let mode = std::fs::metadata(folder.path().join(file))
-                .unwrap()
-                .permissions()
-                .mode();
+            let mode = std::fs::metadata(folder.path().join(file)).unwrap().permissions().mode();
             assert_eq!(mode & 0o777, 0o600, "{file}");
         }
     }
@@ -385,10 +347,7 @@ mod tests {
         let (folder, storage) = storage();
         storage.close();
         let path = folder.path().join("whit.db");
-        Connection::open(&path)
-            .unwrap()
-            .pragma_update(None, "user_version", 99)
-            .unwrap();
+        Connection::open(&path).unwrap().pragma_update(None, "user_version", 99).unwrap();
         let error = LocalStorage::open(&path).unwrap_err();
         let source = error.source().unwrap();
         assert!(source.is::<NewerSchema>(), "{source}");
@@ -401,10 +360,7 @@ mod tests {
     async fn a_full_disk_is_told_and_changes_nothing() {
         let (_folder, storage) = storage();
         let id = id("default", "full");
-        storage
-            .add_revision(&id, revision(1), true, Expected::Any)
-            .await
-            .unwrap();
+        storage.add_revision(&id, revision(1), true, Expected::Any).await.unwrap();
         let before = storage.functions().await.unwrap();
         let limit = |pages: u32| {
             storage.run("limit the database", move |connection| {
@@ -415,16 +371,11 @@ mod tests {
         limit(1).await.unwrap();
         let mut large = revision(2);
         large.spec.env.insert("LARGE".into(), "x".repeat(50_000));
-        let added = storage
-            .add_revision(&id, large.clone(), true, Expected::Any)
-            .await;
+        let added = storage.add_revision(&id, large.clone(), true, Expected::Any).await;
         assert!(matches!(added, Err(StorageError::Full(_))), "{added:?}");
         assert_eq!(storage.functions().await.unwrap(), before);
         limit(1_000_000).await.unwrap();
-        storage
-            .add_revision(&id, large, true, Expected::Any)
-            .await
-            .unwrap();
+        storage.add_revision(&id, large, true, Expected::Any).await.unwrap();
     }
 
     #[tokio::test]

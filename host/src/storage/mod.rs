@@ -57,10 +57,7 @@ impl StorageError {
         action: &'static str,
         source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
     ) -> Self {
-        Self::Failed {
-            action,
-            source: source.into(),
-        }
+        Self::Failed { action, source: source.into() }
     }
 }
 

@@ -26,13 +26,7 @@ struct BadSecret {
 }
 
 fn bad_secret(action: &'static str, path: &Path, expected: &'static str) -> StorageError {
-    StorageError::failed(
-        action,
-        BadSecret {
-            path: path.display().to_string(),
-            expected,
-        },
-    )
+    StorageError::failed(action, BadSecret { path: path.display().to_string(), expected })
 }
 
 impl Files {
@@ -65,11 +59,7 @@ impl Files {
         let text = String::from_utf8(bytes).unwrap_or_default();
         let token = text.trim();
         if token.is_empty() || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
-            return Err(bad_secret(
-                ACTION,
-                &path,
-                "a token: one line of visible ASCII",
-            ));
+            return Err(bad_secret(ACTION, &path, "a token: one line of visible ASCII"));
         }
         Ok(token.to_owned())
     }
@@ -122,10 +112,7 @@ mod tests {
         let (key, token) = (files.secret_key().unwrap(), files.admin_token().unwrap());
         assert_eq!(token.len(), 64);
         let again = Files::open(files.data_dir()).unwrap();
-        assert_eq!(
-            (again.secret_key().unwrap(), again.admin_token().unwrap()),
-            (key, token)
-        );
+        assert_eq!((again.secret_key().unwrap(), again.admin_token().unwrap()), (key, token));
         let [key_path, token_path] =
             ["artifact.key", "admin.token"].map(|name| files.data_dir().join(name));
         assert_eq!((mode(&key_path), mode(&token_path)), (0o600, 0o600));

@@ -30,9 +30,7 @@ struct Target {
 impl Target {
     fn write(&mut self, bytes: &[u8]) -> Result<(), StorageError> {
         self.hasher.update(bytes);
-        self.file
-            .write_all(bytes)
-            .map_err(|error| StorageError::from_io(ACTION, error))
+        self.file.write_all(bytes).map_err(|error| StorageError::from_io(ACTION, error))
     }
 }
 
@@ -47,15 +45,8 @@ pub struct Staging {
 
 impl Staging {
     pub(super) fn new(file: NamedTempFile) -> Self {
-        let target = Some(Target {
-            file,
-            hasher: Sha256::new(),
-        });
-        Self {
-            target,
-            buffer: Vec::new(),
-            bytes: 0,
-        }
+        let target = Some(Target { file, hasher: Sha256::new() });
+        Self { target, buffer: Vec::new(), bytes: 0 }
     }
 
     /// Appends to the upload.
@@ -64,9 +55,7 @@ impl Staging {
     /// When the disk is full or fails, and after an earlier write failed or was
     /// cancelled: the upload is lost then.
     pub async fn write(&mut self, chunk: &[u8]) -> Result<(), StorageError> {
-        self.bytes = self
-            .bytes
-            .saturating_add(u64::try_from(chunk.len()).unwrap_or(u64::MAX));
+        self.bytes = self.bytes.saturating_add(u64::try_from(chunk.len()).unwrap_or(u64::MAX));
         self.buffer.extend_from_slice(chunk);
         if self.buffer.len() >= BUFFER_BYTES {
             self.flush().await?;
@@ -101,9 +90,7 @@ impl Staging {
     /// As [`Self::write`].
     pub async fn finish(mut self) -> Result<Staged, StorageError> {
         self.flush().await?;
-        let target = self
-            .target
-            .ok_or_else(|| StorageError::failed(ACTION, Interrupted))?;
+        let target = self.target.ok_or_else(|| StorageError::failed(ACTION, Interrupted))?;
         Ok(Staged {
             file: target.file,
             digest: Digest(target.hasher.finalize().into()),

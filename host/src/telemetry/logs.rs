@@ -126,10 +126,7 @@ impl FunctionLogs {
     /// # Errors
     /// When the folder can not be made or the thread not be started.
     pub fn open(folder: &Path, bounds: LogBounds) -> io::Result<Self> {
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(folder)?;
+        DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
         let shared = Arc::new(Shared {
             folder: folder.to_owned(),
             bounds,
@@ -137,19 +134,11 @@ impl FunctionLogs {
             memory_bytes: AtomicUsize::new(0),
         });
         let (queue, receiver) = mpsc::channel();
-        let writer = Writer {
-            shared: Arc::clone(&shared),
-            due: Vec::new(),
-            failing: false,
-        };
+        let writer = Writer { shared: Arc::clone(&shared), due: Vec::new(), failing: false };
         let thread = std::thread::Builder::new()
             .name("whit-logs".into())
             .spawn(move || writer.run(&receiver))?;
-        Ok(Self {
-            shared,
-            queue,
-            thread: Mutex::new(Some(thread)),
-        })
+        Ok(Self { shared, queue, thread: Mutex::new(Some(thread)) })
     }
 
     /// Adds a line, which is [sanitised](sanitise) first. Waits
@@ -222,12 +211,7 @@ impl FunctionLogs {
     /// Removes a function's log; its followers come to an end. Blocks. A line
     /// that an invocation still writes afterwards begins a new log.
     pub fn remove(&self, function: &FunctionId) {
-        let log = self
-            .shared
-            .logs
-            .write()
-            .unwrap_or_else(PoisonError::into_inner)
-            .remove(function);
+        let log = self.shared.logs.write().unwrap_or_else(PoisonError::into_inner).remove(function);
         let log = log.unwrap_or_else(|| Arc::new(self.shared.new_log(function)));
         let mut file = lock(&log.file);
         let mut state = lock(&log.state);
@@ -296,18 +280,11 @@ impl State {
 impl Shared {
     fn new_log(&self, function: &FunctionId) -> Log {
         let file = LogFile::new(&self.folder, function, self.bounds.file_bytes_max);
-        Log {
-            file: Mutex::new(file),
-            state: Mutex::default(),
-        }
+        Log { file: Mutex::new(file), state: Mutex::default() }
     }
 
     fn find(&self, function: &FunctionId) -> Option<Arc<Log>> {
-        self.logs
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .get(function)
-            .cloned()
+        self.logs.read().unwrap_or_else(PoisonError::into_inner).get(function).cloned()
     }
 
     /// Runs `work` with the function's log, found or made.
@@ -359,15 +336,10 @@ impl Shared {
                 break;
             };
             state.ring_bytes -= cost(&oldest);
-            self.memory_bytes
-                .fetch_sub(cost(&oldest), Ordering::Relaxed);
+            self.memory_bytes.fetch_sub(cost(&oldest), Ordering::Relaxed);
         }
         // Sending fails when the last follower has left.
-        if state
-            .followers
-            .as_ref()
-            .is_some_and(|followers| followers.send(line).is_err())
-        {
+        if state.followers.as_ref().is_some_and(|followers| followers.send(line).is_err()) {
             state.followers = None;
         }
     }
@@ -385,14 +357,12 @@ impl Shared {
     }
 
     fn empty_ring(&self, state: &mut State) {
-        self.memory_bytes
-            .fetch_sub(state.ring_bytes, Ordering::Relaxed);
+        self.memory_bytes.fetch_sub(state.ring_bytes, Ordering::Relaxed);
         (state.ring, state.ring_bytes) = (VecDeque::new(), 0);
     }
 
     fn take_waiting(&self, state: &mut State) -> Vec<Arc<LogLine>> {
-        self.memory_bytes
-            .fetch_sub(state.waiting_bytes, Ordering::Relaxed);
+        self.memory_bytes.fetch_sub(state.waiting_bytes, Ordering::Relaxed);
         state.waiting_bytes = 0;
         std::mem::take(&mut state.waiting)
     }
@@ -427,11 +397,7 @@ impl Shared {
         if in_memory.len() < limit && !file.failed {
             return (file.tail(limit, invocation), receiver);
         }
-        let lines = in_memory
-            .iter()
-            .rev()
-            .map(|line| LogLine::clone(line))
-            .collect();
+        let lines = in_memory.iter().rev().map(|line| LogLine::clone(line)).collect();
         (lines, receiver)
     }
 
@@ -459,10 +425,8 @@ impl Shared {
                 continue;
             }
             self.empty_ring(&mut state);
-            let followed = state
-                .followers
-                .as_ref()
-                .is_some_and(|sender| sender.receiver_count() > 0);
+            let followed =
+                state.followers.as_ref().is_some_and(|sender| sender.receiver_count() > 0);
             state.detached = !followed;
             drop(state);
             if !followed {
@@ -506,11 +470,10 @@ impl Writer {
             since = None;
         }
         // Of appends that raced with the close.
-        self.due
-            .extend(receiver.try_iter().filter_map(|message| match message {
-                Message::Due(log) => Some(log),
-                Message::Write(_) | Message::Close => None,
-            }));
+        self.due.extend(receiver.try_iter().filter_map(|message| match message {
+            Message::Due(log) => Some(log),
+            Message::Write(_) | Message::Close => None,
+        }));
         self.write();
     }
 

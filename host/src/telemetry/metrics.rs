@@ -116,11 +116,7 @@ impl Metrics {
         let help = "Requests by how they ended";
         registry.register("whit_requests", help, Family::clone(&requests));
         let help = "Time from a request's arrival to the last byte of its response";
-        registry.register(
-            "whit_request_duration_seconds",
-            help,
-            Family::clone(&durations),
-        );
+        registry.register("whit_request_duration_seconds", help, Family::clone(&durations));
         let help = "Requests whose revision had to be loaded from disk";
         registry.register("whit_cold_starts", help, Family::clone(&cold_starts));
         let help = "CPU time of guests";
@@ -129,16 +125,8 @@ impl Metrics {
                     disk";
         registry.register("whit_receipts_lost", help, Counter::clone(&receipts_lost));
         let help = "Invocations that run now";
-        registry.register(
-            "whit_invocations_running",
-            help,
-            Gauge::clone(&invocations_running),
-        );
-        registry.register(
-            "whit_functions",
-            "Functions that exist",
-            Gauge::clone(&functions),
-        );
+        registry.register("whit_invocations_running", help, Gauge::clone(&invocations_running));
+        registry.register("whit_functions", "Functions that exist", Gauge::clone(&functions));
         Self {
             registry,
             requests,
@@ -175,30 +163,19 @@ impl Metrics {
         let room = known.len() < self.functions_max;
         // Two look-ups only the first time: `entry` would clone the name always.
         if !known.contains_key(&receipt.function) && room {
-            let label = receipt
-                .function
-                .as_ref()
-                .map(FunctionId::to_string)
-                .unwrap_or_default();
+            let label = receipt.function.as_ref().map(FunctionId::to_string).unwrap_or_default();
             known.insert(receipt.function.clone(), self.new_series(label));
         }
         let series = match known.get_mut(&receipt.function) {
             Some(series) => series,
             None => other.get_or_insert_with(|| self.new_series(OTHER_FUNCTIONS.to_owned())),
         };
-        let Series {
-            label,
-            requests,
-            duration,
-            cold_starts,
-            cpu,
-        } = series;
+        let Series { label, requests, duration, cold_starts, cpu } = series;
         requests
             .entry(receipt.outcome)
             .or_insert_with(|| {
                 let (function, outcome) = (label.clone(), OutcomeLabel(receipt.outcome));
-                self.requests
-                    .get_or_create_owned(&RequestLabels { function, outcome })
+                self.requests.get_or_create_owned(&RequestLabels { function, outcome })
             })
             .inc();
         duration.observe(seconds(receipt.total_us));
@@ -209,9 +186,7 @@ impl Metrics {
     }
 
     fn new_series(&self, label: String) -> Series {
-        let function = FunctionLabel {
-            function: label.clone(),
-        };
+        let function = FunctionLabel { function: label.clone() };
         Series {
             label,
             requests: HashMap::new(),
@@ -227,9 +202,7 @@ impl Metrics {
         let Some(series) = by_function.known.remove(&Some(function.clone())) else {
             return;
         };
-        let function = FunctionLabel {
-            function: series.label,
-        };
+        let function = FunctionLabel { function: series.label };
         self.durations.remove(&function);
         self.cold_starts.remove(&function);
         self.cpu.remove(&function);
@@ -247,8 +220,7 @@ impl Metrics {
         if let Some(read) = self.gauges.get() {
             let gauge = |value| i64::try_from(value).unwrap_or(i64::MAX);
             let values = read();
-            self.invocations_running
-                .set(gauge(values.invocations_running));
+            self.invocations_running.set(gauge(values.invocations_running));
             self.functions.set(gauge(values.functions));
         }
         let mut text = String::new();
@@ -264,10 +236,7 @@ fn duration_histogram() -> Histogram {
     Histogram::new(DURATION_BUCKETS_SECONDS)
 }
 
-#[expect(
-    clippy::cast_precision_loss,
-    reason = "exact up to 285 years of microseconds"
-)]
+#[expect(clippy::cast_precision_loss, reason = "exact up to 285 years of microseconds")]
 fn seconds(microseconds: u64) -> f64 {
     microseconds as f64 / 1e6
 }
@@ -280,10 +249,7 @@ mod tests {
     #[test]
     fn everything_derives_from_receipts() {
         let metrics = Metrics::default();
-        metrics.read_gauges_with(|| Gauges {
-            invocations_running: 3,
-            functions: 2,
-        });
+        metrics.read_gauges_with(|| Gauges { invocations_running: 3, functions: 2 });
         let mut one = receipt(1, Some("hello"), Outcome::Ok);
         (one.cold, one.total_us, one.cpu_us) = (true, 60, 500_000);
         metrics.observe(&one);
@@ -311,10 +277,7 @@ mod tests {
             "whit_functions 2",
             "# EOF",
         ] {
-            assert!(
-                text.lines().any(|found| found == line),
-                "{line} is not in\n{text}"
-            );
+            assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
         }
     }
 

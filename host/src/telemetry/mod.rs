@@ -48,11 +48,7 @@ impl Telemetry {
         let receipts = data_dir.join("receipts");
         let receipts = ReceiptLog::open(&receipts, bounds.receipts, Arc::clone(&metrics))?;
         let logs = FunctionLogs::open(&data_dir.join("logs"), bounds.logs)?;
-        Ok(Arc::new(Self {
-            receipts,
-            logs,
-            metrics,
-        }))
+        Ok(Arc::new(Self { receipts, logs, metrics }))
     }
 
     /// Writes what is not written yet and ends the threads. Blocks; call it when
@@ -80,9 +76,6 @@ mod tests {
         telemetry.close();
         let telemetry = Telemetry::open(folder.path(), bounds).unwrap();
         assert_eq!(telemetry.receipts.get(kept.id), Some(kept));
-        assert!(
-            !telemetry.metrics.render().contains("whit_requests_total"),
-            "counts restart"
-        );
+        assert!(!telemetry.metrics.render().contains("whit_requests_total"), "counts restart");
     }
 }

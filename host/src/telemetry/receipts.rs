@@ -104,10 +104,7 @@ impl ReceiptLog {
     /// # Errors
     /// When the folder can not be made, read or written.
     pub fn open(folder: &Path, bounds: ReceiptBounds, metrics: Arc<Metrics>) -> io::Result<Self> {
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(folder)?;
+        DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
         let (writer, index) =
             Writer::open(folder, bounds.segment_bytes_max, bounds.total_bytes_max)?;
         let (queue, receiver) = mpsc::channel();
@@ -126,14 +123,7 @@ impl ReceiptLog {
             .name("whit-receipts".into())
             .spawn(move || recorder.run())?;
         let (thread, waiting_max) = (Mutex::new(Some(thread)), bounds.waiting_max);
-        Ok(Self {
-            queue,
-            waiting,
-            waiting_max,
-            lost,
-            index,
-            thread,
-        })
+        Ok(Self { queue, waiting, waiting_max, lost, index, thread })
     }
 
     /// Records a receipt. Never blocks: where the thread is too far behind, the
@@ -171,15 +161,11 @@ impl ReceiptLog {
         self.flush();
         let segments = self.index.segments();
         let candidates = segments.iter().rev().filter(|segment| {
-            segment
-                .ids
-                .is_some_and(|ids| (ids.lowest..=ids.highest).contains(&id))
+            segment.ids.is_some_and(|ids| (ids.lowest..=ids.highest).contains(&id))
         });
         candidates.into_iter().find_map(|segment| {
             let content = self.index.read(segment);
-            Records::of(&content)?
-                .find(|record| record.id == id)?
-                .decode()
+            Records::of(&content)?.find(|record| record.id == id)?.decode()
         })
     }
 
@@ -204,10 +190,7 @@ impl ReceiptLog {
         let mut found: BTreeMap<InvocationId, Receipt> = BTreeMap::new();
         // The lowest of the page, once the page is full.
         let lowest = |found: &BTreeMap<InvocationId, Receipt>| {
-            found
-                .first_key_value()
-                .filter(|_| found.len() >= limit)
-                .map(|(id, _)| *id)
+            found.first_key_value().filter(|_| found.len() >= limit).map(|(id, _)| *id)
         };
         for (ids, segment) in segments {
             if lowest(&found).is_some_and(|lowest| ids.highest < lowest) {
@@ -231,11 +214,7 @@ impl ReceiptLog {
     /// Writes and syncs what was recorded, and ends the thread. Blocks. Receipts
     /// recorded later are lost and counted.
     pub fn close(&self) {
-        let thread = self
-            .thread
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
+        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
         let Some(thread) = thread else { return };
         // An error says that the thread has ended; joining tells how.
         let _ = self.queue.send(Message::Close);
@@ -266,22 +245,13 @@ impl Matcher {
             bytes
         });
         let before = query.before.unwrap_or(InvocationId(u128::MAX));
-        Self {
-            function,
-            outcome: query.outcome,
-            before,
-        }
+        Self { function, outcome: query.outcome, before }
     }
 
     fn matches(&self, record: &Record<'_>) -> bool {
         record.id < self.before
-            && self
-                .outcome
-                .is_none_or(|outcome| record.has_outcome(outcome))
-            && self
-                .function
-                .as_ref()
-                .is_none_or(|function| record.has_function(function))
+            && self.outcome.is_none_or(|outcome| record.has_outcome(outcome))
+            && self.function.as_ref().is_none_or(|function| record.has_function(function))
     }
 }
 
@@ -309,10 +279,7 @@ impl Recorder {
     fn run(mut self) {
         loop {
             let message = match &self.buffered {
-                None => self
-                    .receiver
-                    .recv()
-                    .map_err(|_| RecvTimeoutError::Disconnected),
+                None => self.receiver.recv().map_err(|_| RecvTimeoutError::Disconnected),
                 Some(buffered) => {
                     let left = WRITE_INTERVAL.saturating_sub(buffered.since.elapsed());
                     self.receiver.recv_timeout(left)
@@ -326,11 +293,7 @@ impl Recorder {
             if !open {
                 break;
             }
-            if self
-                .buffered
-                .as_ref()
-                .is_some_and(|first| first.since.elapsed() >= WRITE_INTERVAL)
-            {
+            if self.buffered.as_ref().is_some_and(|first| first.since.elapsed() >= WRITE_INTERVAL) {
                 self.write();
             }
         }
@@ -388,13 +351,7 @@ impl Recorder {
                 buffered.ids = buffered.ids.including(ids);
                 buffered.receipts += 1;
             }
-            none => {
-                *none = Some(Buffered {
-                    since: Instant::now(),
-                    ids,
-                    receipts: 1,
-                })
-            }
+            none => *none = Some(Buffered { since: Instant::now(), ids, receipts: 1 }),
         }
     }
 

@@ -53,16 +53,10 @@ mod tests {
     #[test]
     fn lines_are_made_safe() {
         for (line, expected) in [
-            (
-                b"plain, \xc3\xbc and \xf0\x9f\xa6\x80".as_slice(),
-                "plain, ü and 🦀",
-            ),
+            (b"plain, \xc3\xbc and \xf0\x9f\xa6\x80".as_slice(), "plain, ü and 🦀"),
             (b"\tat main.go:12\r", "\tat main.go:12"),
             (b"\x1b[31mred\x1b[0m", "\\u{1b}[31mred\\u{1b}[0m"),
-            (
-                b"a\0b\rc\nd\x7f\xc2\x9b",
-                "a\\u{0}b\\u{d}c\\u{a}d\\u{7f}\\u{9b}",
-            ),
+            (b"a\0b\rc\nd\x7f\xc2\x9b", "a\\u{0}b\\u{d}c\\u{a}d\\u{7f}\\u{9b}"),
             (b"\xff\xfeok", "\u{fffd}\u{fffd}ok"),
             ("x\u{202e}y\u{2028}".as_bytes(), "x\\u{202e}y\\u{2028}"),
             (b"C:\\u{1b}", "C:\\u{1b}"),

@@ -7,9 +7,12 @@ use super::{Language, MissingTool};
 /// Why a function could not be built.
 #[derive(Debug, thiserror::Error)]
 pub enum BuildError {
+    /// Tools are missing; the text says how each is got.
     #[error("{language} cannot be built here: {}", list(missing))]
     ToolsMissing {
+        /// What was to be built.
         language: Language,
+        /// What is missing.
         missing: Vec<MissingTool>,
     },
 
@@ -17,32 +20,50 @@ pub enum BuildError {
     /// while it ran; they are not repeated in the message.
     #[error("{tool} failed ({status})")]
     ToolFailed {
+        /// The program.
         tool: String,
+        /// How it ended.
         status: String,
+        /// What it said.
         output: String,
     },
 
+    /// The tool is there and can not be run.
     #[error("cannot start {tool}: {source}")]
     ToolNotStarted {
+        /// The program.
         tool: String,
+        /// Why.
         #[source]
         source: std::io::Error,
     },
 
+    /// The tools were content, but the result is not there.
     #[error("the {language} build ended well but left no component at {}", expected.display())]
     NoComponent {
+        /// What was built.
         language: Language,
+        /// Where the result should be.
         expected: PathBuf,
     },
 
     /// The source folder is not one that the language's recipe can build.
     #[error("{}: {problem}", folder.display())]
-    Source { folder: PathBuf, problem: String },
+    Source {
+        /// The folder.
+        folder: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
 
+    /// A file could not be read or written.
     #[error("cannot {action} {}: {source}", path.display())]
     File {
+        /// In the form of "cannot {action}".
         action: &'static str,
+        /// The file.
         path: PathBuf,
+        /// Why.
         #[source]
         source: std::io::Error,
     },
@@ -55,18 +76,11 @@ impl BuildError {
         path: impl AsRef<Path>,
     ) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.as_ref().to_owned();
-        move |source| BuildError::File {
-            action,
-            path,
-            source,
-        }
+        move |source| BuildError::File { action, path, source }
     }
 
     pub(super) fn source(folder: &Path, problem: impl Into<String>) -> Self {
-        BuildError::Source {
-            folder: folder.to_owned(),
-            problem: problem.into(),
-        }
+        BuildError::Source { folder: folder.to_owned(), problem: problem.into() }
     }
 }
 

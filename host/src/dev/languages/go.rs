@@ -15,11 +15,7 @@ pub(super) fn missing(toolchains: &Toolchains) -> Vec<MissingTool> {
     if has_own(toolchains) || has_system() {
         return Vec::new();
     }
-    vec![MissingTool::new(
-        "go",
-        "Go 1.21 or newer compiles to WASI",
-        Language::Go,
-    )]
+    vec![MissingTool::new("go", "Go 1.21 or newer compiles to WASI", Language::Go)]
 }
 
 pub(super) fn build(
@@ -38,22 +34,14 @@ pub(super) fn build(
     } else {
         // Files that are no module are named one by one.
         let names = tools::file_names(&request.source)?;
-        command.args(
-            names
-                .with_extension(&["go"])
-                .filter(|name| !name.ends_with("_test.go")),
-        );
+        command.args(names.with_extension(&["go"]).filter(|name| !name.ends_with("_test.go")));
     }
     tools::run("go build", &mut command, output)
 }
 
 fn go(toolchains: &Toolchains) -> Command {
     let own = toolchains.python_program("go");
-    let program = if has_own(toolchains) {
-        own.as_path()
-    } else {
-        Path::new("go")
-    };
+    let program = if has_own(toolchains) { own.as_path() } else { Path::new("go") };
     let mut command = Command::new(program);
     command
         .env("GOOS", "wasip1")

@@ -15,26 +15,11 @@ const ENTRIES: [&str; 5] = ["index", "app", "handler", "main", "worker"];
 const NODE_MAJOR_MIN: u32 = 20;
 
 const SDK: [Embedded; 5] = [
-    (
-        "adapter.js",
-        include_str!("../../../../guest-sdk/javascript/adapter.js"),
-    ),
-    (
-        "build.mjs",
-        include_str!("../../../../guest-sdk/javascript/build.mjs"),
-    ),
-    (
-        "runtime.js",
-        include_str!("../../../../guest-sdk/javascript/runtime.js"),
-    ),
-    (
-        "start.js",
-        include_str!("../../../../guest-sdk/javascript/start.js"),
-    ),
-    (
-        "wit/function.wit",
-        include_str!("../../../../guest-sdk/javascript/wit/function.wit"),
-    ),
+    ("adapter.js", include_str!("../../../../guest-sdk/javascript/adapter.js")),
+    ("build.mjs", include_str!("../../../../guest-sdk/javascript/build.mjs")),
+    ("runtime.js", include_str!("../../../../guest-sdk/javascript/runtime.js")),
+    ("start.js", include_str!("../../../../guest-sdk/javascript/start.js")),
+    ("wit/function.wit", include_str!("../../../../guest-sdk/javascript/wit/function.wit")),
 ];
 
 pub(super) fn recognises(names: &FileNames) -> bool {
@@ -56,11 +41,7 @@ pub(super) fn missing(toolchains: &Toolchains) -> Vec<MissingTool> {
             "COMPONENTIZE_JS",
             "it puts a program and StarlingMonkey into a component",
         ),
-        (
-            "@bytecodealliance/jco",
-            "JCO",
-            "componentize-js builds on it",
-        ),
+        ("@bytecodealliance/jco", "JCO", "componentize-js builds on it"),
         ("rolldown", "ROLLDOWN", "it bundles modules and TypeScript"),
     ];
     for (package, pinned, why) in packages {
@@ -184,11 +165,7 @@ fn install_dependencies(
     }
     // npm lies beside the node of PyPI's wheel; elsewhere it is on PATH.
     let beside = node.with_file_name("npm");
-    let npm = if beside.is_file() {
-        beside
-    } else {
-        PathBuf::from("npm")
-    };
+    let npm = if beside.is_file() { beside } else { PathBuf::from("npm") };
     let mut command = Command::new(npm);
     command.current_dir(&packages).args([
         "install",
@@ -207,19 +184,17 @@ fn install_dependencies(
 /// The machine's Node.js where it is new enough, else the one that `install`
 /// took from PyPI.
 fn node(toolchains: &Toolchains) -> Option<PathBuf> {
-    [PathBuf::from("node"), toolchains.python_program("node")]
-        .into_iter()
-        .find(|program| {
-            let mut command = Command::new(program);
-            command.arg("--version");
-            clear(&mut command);
-            tools::ask(&mut command)
-                .and_then(|version| {
-                    let major = version.trim_start_matches('v').split('.').next()?;
-                    major.parse::<u32>().ok()
-                })
-                .is_some_and(|major| major >= NODE_MAJOR_MIN)
-        })
+    [PathBuf::from("node"), toolchains.python_program("node")].into_iter().find(|program| {
+        let mut command = Command::new(program);
+        command.arg("--version");
+        clear(&mut command);
+        tools::ask(&mut command)
+            .and_then(|version| {
+                let major = version.trim_start_matches('v').split('.').next()?;
+                major.parse::<u32>().ok()
+            })
+            .is_some_and(|major| major >= NODE_MAJOR_MIN)
+    })
 }
 
 fn has_package(toolchains: &Toolchains, package: &str, wanted: &str) -> bool {
@@ -227,11 +202,7 @@ fn has_package(toolchains: &Toolchains, package: &str, wanted: &str) -> bool {
     struct Installed {
         version: String,
     }
-    let manifest = toolchains
-        .javascript()
-        .join("node_modules")
-        .join(package)
-        .join("package.json");
+    let manifest = toolchains.javascript().join("node_modules").join(package).join("package.json");
     std::fs::read(manifest)
         .ok()
         .and_then(|text| serde_json::from_slice::<Installed>(&text).ok())

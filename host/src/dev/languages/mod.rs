@@ -25,23 +25,23 @@ pub use toolchains::{MissingTool, Toolchains, install};
 /// A language with a built-in recipe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Language {
+    /// A component (a library crate) or a CGI program (a binary crate).
     Rust,
+    /// A CGI program.
     C,
+    /// A CGI program, by `net/http/cgi`.
     Go,
+    /// A component: `BaseHTTPRequestHandler` or WSGI.
     Python,
+    /// A component: a `fetch` handler. TypeScript too.
     JavaScript,
 }
 
 impl Language {
     /// Every language. Also the order in which a folder is tried: one with
     /// both a `Cargo.toml` and a `package.json` is Rust with a web page in it.
-    pub const ALL: [Language; 5] = [
-        Language::Rust,
-        Language::Go,
-        Language::JavaScript,
-        Language::Python,
-        Language::C,
-    ];
+    pub const ALL: [Language; 5] =
+        [Language::Rust, Language::Go, Language::JavaScript, Language::Python, Language::C];
 
     /// The name in `whit.toml` and on the command line.
     pub fn name(self) -> &'static str {
@@ -65,6 +65,7 @@ impl fmt::Display for Language {
 #[derive(Debug, thiserror::Error)]
 #[error("unknown language `{name}`; known are rust, c, go, python and javascript")]
 pub struct UnknownLanguage {
+    /// What was given.
     pub name: String,
 }
 
@@ -78,9 +79,7 @@ impl FromStr for Language {
             "go" | "golang" => Ok(Language::Go),
             "python" | "py" => Ok(Language::Python),
             "javascript" | "js" | "typescript" | "ts" => Ok(Language::JavaScript),
-            _ => Err(UnknownLanguage {
-                name: name.to_owned(),
-            }),
+            _ => Err(UnknownLanguage { name: name.to_owned() }),
         }
     }
 }
@@ -88,6 +87,7 @@ impl FromStr for Language {
 /// One function to build.
 #[derive(Clone, Debug)]
 pub struct BuildRequest {
+    /// Whose recipe to follow.
     pub language: Language,
     /// The function's folder, or its one source file.
     pub source: PathBuf,
@@ -96,6 +96,7 @@ pub struct BuildRequest {
     pub work: PathBuf,
     /// The file to write: a component, or a core module that the host wraps.
     pub component: PathBuf,
+    /// Where the tools are.
     pub toolchains: Toolchains,
 }
 
@@ -141,10 +142,7 @@ pub fn missing(language: Language, toolchains: &Toolchains) -> Vec<MissingTool> 
 pub fn build(request: &BuildRequest, output: &mut dyn FnMut(&str)) -> Result<(), BuildError> {
     let missing = missing(request.language, &request.toolchains);
     if !missing.is_empty() {
-        return Err(BuildError::ToolsMissing {
-            language: request.language,
-            missing,
-        });
+        return Err(BuildError::ToolsMissing { language: request.language, missing });
     }
     let request = tools::prepare(request)?;
     match request.language {

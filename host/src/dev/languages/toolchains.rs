@@ -11,14 +11,8 @@ use super::{BuildError, Language};
 /// The install scripts, carried in the binary so that a machine with nothing
 /// but `whit` can get the rest.
 const SCRIPTS: [Embedded; 3] = [
-    (
-        "install",
-        include_str!("../../../../guest-sdk/toolchains/install"),
-    ),
-    (
-        "rust-from-debian",
-        include_str!("../../../../guest-sdk/toolchains/rust-from-debian"),
-    ),
+    ("install", include_str!("../../../../guest-sdk/toolchains/install")),
+    ("rust-from-debian", include_str!("../../../../guest-sdk/toolchains/rust-from-debian")),
     ("versions", VERSIONS),
 ];
 
@@ -29,6 +23,7 @@ const VERSIONS: &str = include_str!("../../../../guest-sdk/toolchains/versions")
 /// where rustup could not download one.
 #[derive(Clone, Debug)]
 pub struct Toolchains {
+    /// The folder.
     pub root: PathBuf,
 }
 
@@ -72,6 +67,7 @@ pub(super) fn version(name: &str) -> &'static str {
 /// A tool that a language needs and this machine lacks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MissingTool {
+    /// Its name.
     pub tool: String,
     /// What it is needed for.
     pub why: &'static str,
@@ -91,11 +87,7 @@ impl MissingTool {
 
 impl fmt::Display for MissingTool {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            formatter,
-            "{} is missing ({}); get it by `{}`",
-            self.tool, self.why, self.fix
-        )
+        write!(formatter, "{} is missing ({}); get it by `{}`", self.tool, self.why, self.fix)
     }
 }
 

@@ -88,15 +88,9 @@ pub(super) fn run(
     command: &mut Command,
     output: &mut dyn FnMut(&str),
 ) -> Result<(), BuildError> {
-    let not_started = |source| BuildError::ToolNotStarted {
-        tool: tool.to_owned(),
-        source,
-    };
+    let not_started = |source| BuildError::ToolNotStarted { tool: tool.to_owned(), source };
     let (reader, writer) = io::pipe().map_err(not_started)?;
-    command
-        .stdin(Stdio::null())
-        .stdout(writer.try_clone().map_err(not_started)?)
-        .stderr(writer);
+    command.stdin(Stdio::null()).stdout(writer.try_clone().map_err(not_started)?).stderr(writer);
     let mut child = command.spawn().map_err(not_started)?;
     // The command keeps its ends of the pipe open; without this the read below
     // would never end.
@@ -117,21 +111,14 @@ pub(super) fn run(
     if status.success() {
         return Ok(());
     }
-    Err(BuildError::ToolFailed {
-        tool: tool.to_owned(),
-        status: status.to_string(),
-        output: said,
-    })
+    Err(BuildError::ToolFailed { tool: tool.to_owned(), status: status.to_string(), output: said })
 }
 
 /// What a tool prints when asked something; `None` when it is not there or
 /// says no. For questions, not for work: nobody sees its complaints.
 pub(super) fn ask(command: &mut Command) -> Option<String> {
     let answer = command.stdin(Stdio::null()).output().ok()?;
-    answer
-        .status
-        .success()
-        .then(|| String::from_utf8_lossy(&answer.stdout).trim().to_owned())
+    answer.status.success().then(|| String::from_utf8_lossy(&answer.stdout).trim().to_owned())
 }
 
 /// Writes a file unless it holds these bytes already: tools that compare
@@ -157,32 +144,11 @@ pub(super) fn write_all(folder: &Path, files: &[Embedded]) -> Result<(), BuildEr
 
 /// The WIT of `wasi:http/proxy@0.2.12` with all it depends on.
 pub(super) const WIT_0_2: [Embedded; 7] = [
-    (
-        "http.wit",
-        include_str!("../../../../guest-sdk/wit/p2/http.wit"),
-    ),
-    (
-        "deps/cli.wit",
-        include_str!("../../../../guest-sdk/wit/p2/deps/cli.wit"),
-    ),
-    (
-        "deps/clocks.wit",
-        include_str!("../../../../guest-sdk/wit/p2/deps/clocks.wit"),
-    ),
-    (
-        "deps/filesystem.wit",
-        include_str!("../../../../guest-sdk/wit/p2/deps/filesystem.wit"),
-    ),
-    (
-        "deps/io.wit",
-        include_str!("../../../../guest-sdk/wit/p2/deps/io.wit"),
-    ),
-    (
-        "deps/random.wit",
-        include_str!("../../../../guest-sdk/wit/p2/deps/random.wit"),
-    ),
-    (
-        "deps/sockets.wit",
-        include_str!("../../../../guest-sdk/wit/p2/deps/sockets.wit"),
-    ),
+    ("http.wit", include_str!("../../../../guest-sdk/wit/p2/http.wit")),
+    ("deps/cli.wit", include_str!("../../../../guest-sdk/wit/p2/deps/cli.wit")),
+    ("deps/clocks.wit", include_str!("../../../../guest-sdk/wit/p2/deps/clocks.wit")),
+    ("deps/filesystem.wit", include_str!("../../../../guest-sdk/wit/p2/deps/filesystem.wit")),
+    ("deps/io.wit", include_str!("../../../../guest-sdk/wit/p2/deps/io.wit")),
+    ("deps/random.wit", include_str!("../../../../guest-sdk/wit/p2/deps/random.wit")),
+    ("deps/sockets.wit", include_str!("../../../../guest-sdk/wit/p2/deps/sockets.wit")),
 ];

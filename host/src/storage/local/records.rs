@@ -71,12 +71,7 @@ impl Head {
                 })
             })
             .optional()?;
-        Ok(head.unwrap_or(Self {
-            active: None,
-            previous: None,
-            highest: 0,
-            exists: false,
-        }))
+        Ok(head.unwrap_or(Self { active: None, previous: None, highest: 0, exists: false }))
     }
 
     pub(super) fn write(
@@ -104,10 +99,7 @@ impl Head {
     }
 
     pub(super) fn conflict(&self) -> JobError {
-        StorageError::Conflict {
-            active: self.active,
-        }
-        .into()
+        StorageError::Conflict { active: self.active }.into()
     }
 
     pub(super) fn check(&self, expected: Expected) -> Result<(), JobError> {
@@ -128,10 +120,7 @@ impl Head {
 }
 
 fn damaged(record: &dyn std::fmt::Display, why: impl std::fmt::Display) -> JobError {
-    let error = Damaged {
-        record: record.to_string(),
-        why: why.to_string(),
-    };
+    let error = Damaged { record: record.to_string(), why: why.to_string() };
     StorageError::failed("read the database", error).into()
 }
 
@@ -143,15 +132,9 @@ fn read_revision(id: &FunctionId, row: &Row<'_>) -> Result<Revision, JobError> {
     let kind = row.get::<_, String>("kind")?;
     let kind: GuestKind =
         serde_json::from_value(kind.into()).map_err(|why| damaged(&record, why))?;
-    let spec = row
-        .get_ref("spec")?
-        .as_str()
-        .map_err(|why| damaged(&record, why))?;
+    let spec = row.get_ref("spec")?.as_str().map_err(|why| damaged(&record, why))?;
     let spec = serde_json::from_str(spec).map_err(|why| damaged(&record, why))?;
-    let digest = row
-        .get_ref("digest")?
-        .as_str()
-        .map_err(|why| damaged(&record, why))?;
+    let digest = row.get_ref("digest")?.as_str().map_err(|why| damaged(&record, why))?;
     let digest = digest.parse().map_err(|why| damaged(&record, why))?;
     let unsigned = |column| -> Result<u64, JobError> {
         u64::try_from(row.get::<_, i64>(column)?).map_err(|why| damaged(&record, why))
@@ -181,12 +164,7 @@ pub(super) fn read_function(
     while let Some(row) = rows.next()? {
         revisions.push(read_revision(&id, row)?);
     }
-    Ok(Function {
-        id,
-        active: head.active,
-        previous: head.previous,
-        revisions,
-    })
+    Ok(Function { id, active: head.active, previous: head.previous, revisions })
 }
 
 pub(super) fn read_functions(transaction: &Transaction<'_>) -> Result<Vec<Function>, JobError> {

@@ -156,9 +156,7 @@ pub(super) fn retain<'a>(
         let entry = entry?;
         let name = entry.file_name();
         let name = name.to_string_lossy();
-        let stem = name
-            .strip_suffix(OLD)
-            .or_else(|| name.strip_suffix(CURRENT));
+        let stem = name.strip_suffix(OLD).or_else(|| name.strip_suffix(CURRENT));
         if stem.is_some_and(|stem| stem.len() == 64 && !used.contains(stem)) {
             remove(&entry.path());
         }

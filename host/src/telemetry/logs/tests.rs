@@ -42,10 +42,7 @@ fn lines_are_there_at_once_and_after_a_restart() {
     logs.append(line("b", 3, "other"));
     let before = tail(&logs, "a");
     assert_eq!(texts(&before), ["one", "\\u{1b}[2Jtwo"]);
-    assert_eq!(
-        texts(&logs.tail(&function("a"), 1, None)),
-        ["\\u{1b}[2Jtwo"]
-    );
+    assert_eq!(texts(&logs.tail(&function("a"), 1, None)), ["\\u{1b}[2Jtwo"]);
     assert_eq!(logs.tail(&function("a"), 0, None), []);
     let of_one = logs.tail(&function("a"), 10, Some(InvocationId::new(1, 7)));
     assert_eq!(texts(&of_one), ["one"]);
@@ -62,10 +59,7 @@ fn lines_are_there_at_once_and_after_a_restart() {
     for file in fs::read_dir(folder.path()).unwrap() {
         let name = file.unwrap().file_name().into_string().unwrap();
         let stem = name.strip_suffix(".log").unwrap();
-        assert!(
-            stem.len() == 64 && stem.bytes().all(|byte| byte.is_ascii_hexdigit()),
-            "{name}"
-        );
+        assert!(stem.len() == 64 && stem.bytes().all(|byte| byte.is_ascii_hexdigit()), "{name}");
     }
 }
 
@@ -76,12 +70,7 @@ fn a_torn_line_does_not_take_the_next_one_with_it() {
     logs.append(line("a", 1, "one"));
     logs.append(line("a", 1, "two"));
     logs.close();
-    let path = fs::read_dir(folder.path())
-        .unwrap()
-        .next()
-        .unwrap()
-        .unwrap()
-        .path();
+    let path = fs::read_dir(folder.path()).unwrap().next().unwrap().unwrap().path();
     let content = fs::read(&path).unwrap();
     fs::write(&path, &content[..content.len() - 5]).unwrap();
     let logs = open(folder.path());
@@ -116,20 +105,13 @@ fn memory_and_files_of_one_function_are_bounded() {
     assert!(kept.len() > 2000, "{}", kept.len());
     let numbers: Vec<u64> = kept.iter().map(|line| line.invocation.unix_ms()).collect();
     let oldest = 12_000 - kept.len() as u64;
-    assert_eq!(
-        numbers,
-        (oldest..12_000).collect::<Vec<_>>(),
-        "the latest, none missing"
-    );
+    assert_eq!(numbers, (oldest..12_000).collect::<Vec<_>>(), "the latest, none missing");
 }
 
 #[test]
 fn all_functions_together_are_bounded_and_lose_nothing_by_it() {
     let folder = tempfile::tempdir().unwrap();
-    let bounds = LogBounds {
-        memory_bytes_max: 100_000,
-        ..LogBounds::default()
-    };
+    let bounds = LogBounds { memory_bytes_max: 100_000, ..LogBounds::default() };
     let logs = FunctionLogs::open(folder.path(), bounds).unwrap();
     let _follower = logs.follow(&function("f0"));
     for index in 0..200 {
@@ -141,10 +123,7 @@ fn all_functions_together_are_bounded_and_lose_nothing_by_it() {
     }
     let kept = logs.shared.logs.read().unwrap().len();
     assert!(kept < 60, "{kept} logs in memory");
-    assert!(
-        logs.shared.find(&function("f0")).is_some(),
-        "it is followed"
-    );
+    assert!(logs.shared.find(&function("f0")).is_some(), "it is followed");
     for index in 0..200 {
         assert_eq!(tail(&logs, &format!("f{index}")).len(), 10, "f{index}");
     }
@@ -153,15 +132,10 @@ fn all_functions_together_are_bounded_and_lose_nothing_by_it() {
 #[test]
 fn lines_that_come_too_fast_are_counted_where_they_are_missing() {
     let folder = tempfile::tempdir().unwrap();
-    let bounds = LogBounds {
-        ring_bytes_max: 2000,
-        ..LogBounds::default()
-    };
+    let bounds = LogBounds { ring_bytes_max: 2000, ..LogBounds::default() };
     let logs = FunctionLogs::open(folder.path(), bounds).unwrap();
     {
-        let log = logs
-            .shared
-            .with_log(&function("a"), |log, _| Arc::clone(log));
+        let log = logs.shared.with_log(&function("a"), |log, _| Arc::clone(log));
         // Nobody can write while this is held: as with a disk that stands still.
         let _stuck = lock(&log.file);
         for index in 0..20 {
@@ -170,16 +144,10 @@ fn lines_that_come_too_fast_are_counted_where_they_are_missing() {
         logs.append(line("b", 1, "not held up"));
     }
     let lines = tail(&logs, "a");
-    let marks: Vec<&LogLine> = lines
-        .iter()
-        .filter(|line| line.stream == LogStream::Host)
-        .collect();
+    let marks: Vec<&LogLine> = lines.iter().filter(|line| line.stream == LogStream::Host).collect();
     assert_eq!(marks.len(), 1, "{lines:?}");
     let kept = lines.len() - 1;
-    let expected = format!(
-        "{} lines dropped: more came than could be written",
-        20 - kept
-    );
+    let expected = format!("{} lines dropped: more came than could be written", 20 - kept);
     assert_eq!(marks[0].text, expected);
     assert!((1..10).contains(&kept), "{kept}");
     assert_eq!(marks[0].revision, RevisionNumber(3));
@@ -272,10 +240,7 @@ fn without_a_disk_the_memory_still_answers() {
 #[test]
 fn many_threads_keep_the_account_straight() {
     let folder = tempfile::tempdir().unwrap();
-    let bounds = LogBounds {
-        memory_bytes_max: 50_000,
-        ..LogBounds::default()
-    };
+    let bounds = LogBounds { memory_bytes_max: 50_000, ..LogBounds::default() };
     let logs = FunctionLogs::open(folder.path(), bounds).unwrap();
     std::thread::scope(|scope| {
         for thread in 0..4 {

@@ -87,15 +87,12 @@ pub(super) fn encode(receipt: &Receipt, buffer: &mut Vec<u8>) {
         encode_number(number, buffer);
     }
     if let Some(error) = &receipt.error {
-        let error = error
-            .get(..error.floor_char_boundary(ERROR_BYTES_MAX))
-            .unwrap_or_default();
+        let error = error.get(..error.floor_char_boundary(ERROR_BYTES_MAX)).unwrap_or_default();
         encode_number(u64::try_from(error.len()).unwrap_or_default(), buffer);
         buffer.extend_from_slice(error.as_bytes());
     }
-    let Some((header, payload)) = buffer
-        .get_mut(start..)
-        .and_then(|record| record.split_first_chunk_mut::<HEADER_BYTES>())
+    let Some((header, payload)) =
+        buffer.get_mut(start..).and_then(|record| record.split_first_chunk_mut::<HEADER_BYTES>())
     else {
         return;
     };
@@ -174,30 +171,18 @@ impl Record<'_> {
 
     /// Whether it is of the function that [`encode_function`] made these bytes of.
     pub(super) fn has_function(&self, function: &[u8]) -> bool {
-        self.payload
-            .get(ID_BYTES + 1)
-            .is_some_and(|flags| flags & FUNCTION != 0)
-            && self
-                .payload
-                .get(FUNCTION_AT..)
-                .is_some_and(|rest| rest.starts_with(function))
+        self.payload.get(ID_BYTES + 1).is_some_and(|flags| flags & FUNCTION != 0)
+            && self.payload.get(FUNCTION_AT..).is_some_and(|rest| rest.starts_with(function))
     }
 
     /// The receipt. None where it is not one that this version writes.
     pub(super) fn decode(&self) -> Option<Receipt> {
-        let mut reader = Reader {
-            rest: self.payload.get(ID_BYTES..)?,
-        };
+        let mut reader = Reader { rest: self.payload.get(ID_BYTES..)? };
         let [outcome, flags, status_low, status_high] = reader.array()?;
-        let outcome = Outcome::ALL
-            .into_iter()
-            .find(|known| outcome_code(*known) == outcome)?;
+        let outcome = Outcome::ALL.into_iter().find(|known| outcome_code(*known) == outcome)?;
         let function = if flags & FUNCTION != 0 {
             let tenant = reader.name()?.parse().ok()?;
-            Some(FunctionId {
-                tenant,
-                name: reader.name()?.parse().ok()?,
-            })
+            Some(FunctionId { tenant, name: reader.name()?.parse().ok()? })
         } else {
             None
         };
@@ -310,10 +295,7 @@ mod tests {
         receipts.push(largest);
         let bytes = segment(&receipts);
         let mut records = Records::of(&bytes).unwrap();
-        let decoded: Vec<Receipt> = records
-            .by_ref()
-            .map(|found| found.decode().unwrap())
-            .collect();
+        let decoded: Vec<Receipt> = records.by_ref().map(|found| found.decode().unwrap()).collect();
         assert_eq!(decoded, receipts);
         assert_eq!(records.rest_bytes(), 0);
     }
@@ -323,12 +305,7 @@ mod tests {
         let mut long = receipt(1, Some("hello"), Outcome::Trapped);
         long.error = Some(format!("x{}", "ü".repeat(ERROR_BYTES_MAX)));
         let bytes = segment(&[long]);
-        let decoded = Records::of(&bytes)
-            .unwrap()
-            .next()
-            .unwrap()
-            .decode()
-            .unwrap();
+        let decoded = Records::of(&bytes).unwrap().next().unwrap().decode().unwrap();
         assert_eq!(decoded.error.unwrap().len(), ERROR_BYTES_MAX - 1);
     }
 
@@ -339,10 +316,7 @@ mod tests {
         let record_bytes = (whole.len() - SEGMENT_MAGIC.len()) / 3;
         for length in SEGMENT_MAGIC.len()..whole.len() {
             let records = Records::of(&whole[..length]).unwrap();
-            assert_eq!(
-                records.count(),
-                (length - SEGMENT_MAGIC.len()) / record_bytes
-            );
+            assert_eq!(records.count(), (length - SEGMENT_MAGIC.len()) / record_bytes);
         }
         for changed in SEGMENT_MAGIC.len() + record_bytes..whole.len() - record_bytes {
             let mut bytes = whole.clone();

@@ -26,17 +26,11 @@ pub(super) struct IdRange {
 
 impl IdRange {
     pub(super) fn of(id: InvocationId) -> Self {
-        Self {
-            lowest: id,
-            highest: id,
-        }
+        Self { lowest: id, highest: id }
     }
 
     pub(super) fn including(self, other: Self) -> Self {
-        Self {
-            lowest: self.lowest.min(other.lowest),
-            highest: self.highest.max(other.highest),
-        }
+        Self { lowest: self.lowest.min(other.lowest), highest: self.highest.max(other.highest) }
     }
 
     fn seal(self) -> Vec<u8> {
@@ -51,10 +45,7 @@ impl IdRange {
         let (highest, checksum) = rest.split_first_chunk::<16>()?;
         let intact = crc32fast::hash(ids.get(..32)?).to_le_bytes() == checksum;
         let id = |bytes: &[u8; 16]| InvocationId(u128::from_be_bytes(*bytes));
-        intact.then(|| Self {
-            lowest: id(lowest),
-            highest: id(highest),
-        })
+        intact.then(|| Self { lowest: id(lowest), highest: id(highest) })
     }
 }
 
@@ -140,17 +131,9 @@ impl Writer {
             segments.push(segment);
             file = growing;
         }
-        let index = Index {
-            folder: folder.to_owned(),
-            segments: Mutex::new(segments),
-        };
+        let index = Index { folder: folder.to_owned(), segments: Mutex::new(segments) };
         let index = Arc::new(index);
-        let writer = Self {
-            index: Arc::clone(&index),
-            segment_bytes_max,
-            total_bytes_max,
-            file,
-        };
+        let writer = Self { index: Arc::clone(&index), segment_bytes_max, total_bytes_max, file };
         Ok((writer, index))
     }
 
@@ -231,22 +214,14 @@ fn create_segment(index: &Index) -> io::Result<File> {
     let number = segments.last().map_or(1, |last| last.number + 1);
     let path = path(&index.folder, number);
     let mut options = OpenOptions::new();
-    let mut file = options
-        .append(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(&path)?;
+    let mut file = options.append(true).create_new(true).mode(0o600).open(&path)?;
     if let Err(error) = file.write_all(SEGMENT_MAGIC) {
         // Or the next attempt would find its name taken.
         fs::remove_file(&path)?;
         return Err(error);
     }
     let bytes = u64::try_from(SEGMENT_MAGIC.len()).unwrap_or_default();
-    segments.push(Segment {
-        number,
-        bytes,
-        ids: None,
-    });
+    segments.push(Segment { number, bytes, ids: None });
     Ok(file)
 }
 
@@ -260,14 +235,7 @@ fn open_segment(path: &Path, number: u64) -> io::Result<(Segment, Option<File>)>
         file.seek(SeekFrom::Start(seal_at))?;
         (&file).take(seal_bytes).read_to_end(&mut seal)?;
         if let Some(ids) = IdRange::from_seal(&seal) {
-            return Ok((
-                Segment {
-                    number,
-                    bytes,
-                    ids: Some(ids),
-                },
-                None,
-            ));
+            return Ok((Segment { number, bytes, ids: Some(ids) }, None));
         }
         file.seek(SeekFrom::Start(0))?;
     }
@@ -278,30 +246,13 @@ fn open_segment(path: &Path, number: u64) -> io::Result<(Segment, Option<File>)>
         file.set_len(0)?;
         file.write_all(SEGMENT_MAGIC)?;
         let bytes = u64::try_from(SEGMENT_MAGIC.len()).unwrap_or_default();
-        return Ok((
-            Segment {
-                number,
-                bytes,
-                ids: None,
-            },
-            Some(file),
-        ));
+        return Ok((Segment { number, bytes, ids: None }, Some(file)));
     }
     let Some(mut records) = Records::of(&content) else {
         tracing::warn!(path = %path.display(), "not a receipt segment of this version");
-        return Ok((
-            Segment {
-                number,
-                bytes,
-                ids: None,
-            },
-            None,
-        ));
+        return Ok((Segment { number, bytes, ids: None }, None));
     };
-    let ids = records
-        .by_ref()
-        .map(|record| IdRange::of(record.id))
-        .reduce(IdRange::including);
+    let ids = records.by_ref().map(|record| IdRange::of(record.id)).reduce(IdRange::including);
     let torn_bytes = u64::try_from(records.rest_bytes()).unwrap_or_default();
     let bytes = bytes.saturating_sub(torn_bytes);
     if torn_bytes > 0 {

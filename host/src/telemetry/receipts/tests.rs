@@ -4,10 +4,7 @@ use super::*;
 use crate::model::ids::RevisionNumber;
 
 pub(in crate::telemetry) fn function(name: &str) -> FunctionId {
-    FunctionId {
-        tenant: "default".parse().unwrap(),
-        name: name.parse().unwrap(),
-    }
+    FunctionId { tenant: "default".parse().unwrap(), name: name.parse().unwrap() }
 }
 
 /// A receipt of an invocation that arrived `unix_ms` after 1970.
@@ -35,43 +32,26 @@ pub(in crate::telemetry) fn receipt(unix_ms: u64, name: Option<&str>, outcome: O
 
 fn open(folder: &Path, bounds: ReceiptBounds) -> (ReceiptLog, Arc<Metrics>) {
     let metrics = Arc::new(Metrics::default());
-    (
-        ReceiptLog::open(folder, bounds, Arc::clone(&metrics)).unwrap(),
-        metrics,
-    )
+    (ReceiptLog::open(folder, bounds, Arc::clone(&metrics)).unwrap(), metrics)
 }
 
 fn all() -> ReceiptQuery {
-    ReceiptQuery {
-        function: None,
-        outcome: None,
-        before: None,
-        limit: LIST_MAX,
-    }
+    ReceiptQuery { function: None, outcome: None, before: None, limit: LIST_MAX }
 }
 
 fn times(receipts: &[Receipt]) -> Vec<u64> {
-    receipts
-        .iter()
-        .map(|receipt| receipt.id.unix_ms())
-        .collect()
+    receipts.iter().map(|receipt| receipt.id.unix_ms()).collect()
 }
 
 fn files(folder: &Path) -> Vec<std::path::PathBuf> {
-    let mut files: Vec<_> = fs::read_dir(folder)
-        .unwrap()
-        .map(|file| file.unwrap().path())
-        .collect();
+    let mut files: Vec<_> =
+        fs::read_dir(folder).unwrap().map(|file| file.unwrap().path()).collect();
     files.sort();
     files
 }
 
 fn small(segment_bytes_max: u64, total_bytes_max: u64) -> ReceiptBounds {
-    ReceiptBounds {
-        total_bytes_max,
-        segment_bytes_max,
-        ..ReceiptBounds::default()
-    }
+    ReceiptBounds { total_bytes_max, segment_bytes_max, ..ReceiptBounds::default() }
 }
 
 #[test]
@@ -115,16 +95,8 @@ fn queries_filter_and_page() {
     let (log, _) = open(folder.path(), small(600, 1 << 20));
     for step in 0..100_u64 {
         let ms = if step % 10 == 9 { step - 9 } else { step + 1 };
-        let outcome = if ms % 3 == 0 {
-            Outcome::Timeout
-        } else {
-            Outcome::Ok
-        };
-        log.record(receipt(
-            ms,
-            Some(if ms % 2 == 0 { "even" } else { "odd" }),
-            outcome,
-        ));
+        let outcome = if ms % 3 == 0 { Outcome::Timeout } else { Outcome::Ok };
+        log.record(receipt(ms, Some(if ms % 2 == 0 { "even" } else { "odd" }), outcome));
         if step % 4 == 0 {
             log.flush();
         }
@@ -135,21 +107,12 @@ fn queries_filter_and_page() {
         (0..100).rev().filter(|ms| wanted(*ms)).collect()
     };
     assert_eq!(times(&log.list(&all())), expected(&|_| true));
-    let even = ReceiptQuery {
-        function: Some(function("even")),
-        ..all()
-    };
+    let even = ReceiptQuery { function: Some(function("even")), ..all() };
     assert_eq!(times(&log.list(&even)), expected(&|ms| ms % 2 == 0));
-    let both = ReceiptQuery {
-        outcome: Some(Outcome::Timeout),
-        ..even.clone()
-    };
+    let both = ReceiptQuery { outcome: Some(Outcome::Timeout), ..even.clone() };
     assert_eq!(times(&log.list(&both)), expected(&|ms| ms % 6 == 0));
     // A name that another begins with is another.
-    let prefix = ReceiptQuery {
-        function: Some(function("eve")),
-        ..all()
-    };
+    let prefix = ReceiptQuery { function: Some(function("eve")), ..all() };
     assert_eq!(log.list(&prefix), []);
     let (mut paged, mut page) = (Vec::new(), ReceiptQuery { limit: 7, ..even });
     loop {
@@ -159,11 +122,7 @@ fn queries_filter_and_page() {
         page.before = Some(last.id);
         paged.extend(times(&found));
     }
-    assert_eq!(
-        paged,
-        expected(&|ms| ms % 2 == 0),
-        "each once, none left out"
-    );
+    assert_eq!(paged, expected(&|ms| ms % 2 == 0), "each once, none left out");
     assert_eq!(log.list(&ReceiptQuery { limit: 0, ..all() }), []);
 }
 
@@ -178,9 +137,7 @@ fn a_torn_tail_is_cut_and_writing_goes_on() {
     let path = files(folder.path()).pop().unwrap();
     let whole = fs::read(&path).unwrap();
     // Torn anywhere, also within the first bytes, or followed by rubbish.
-    let torn = (0..whole.len())
-        .step_by(7)
-        .map(|length| whole[..length].to_vec());
+    let torn = (0..whole.len()).step_by(7).map(|length| whole[..length].to_vec());
     for content in torn.chain([[whole.as_slice(), &[0; 1000]].concat()]) {
         let kept = Records::of(&content).map_or(0, Iterator::count);
         fs::write(&path, &content).unwrap();
@@ -201,9 +158,7 @@ fn segments_rotate_and_all_together_stay_within_their_bound() {
         log.record(receipt(ms, Some("hello"), Outcome::Ok));
         if ms % 5 == 0 {
             log.flush();
-            let sizes = files(folder.path())
-                .into_iter()
-                .map(|path| path.metadata().unwrap().len());
+            let sizes = files(folder.path()).into_iter().map(|path| path.metadata().unwrap().len());
             let sizes: Vec<u64> = sizes.collect();
             // A seal is written beyond the bound of one segment.
             assert!(sizes.iter().all(|size| *size <= 2000 + 44), "{sizes:?}");
@@ -212,11 +167,7 @@ fn segments_rotate_and_all_together_stay_within_their_bound() {
     }
     let before = times(&log.list(&all()));
     assert!(before.len() > 80, "{}", before.len());
-    assert_eq!(
-        before,
-        (1..=1000).rev().take(before.len()).collect::<Vec<_>>(),
-        "the latest"
-    );
+    assert_eq!(before, (1..=1000).rev().take(before.len()).collect::<Vec<_>>(), "the latest");
     assert_eq!(log.get(InvocationId::new(1, 7)), None);
     drop(log);
     let (log, _) = open(folder.path(), bounds);
@@ -226,13 +177,7 @@ fn segments_rotate_and_all_together_stay_within_their_bound() {
 #[test]
 fn a_full_queue_loses_receipts_and_counts_them() {
     let folder = tempfile::tempdir().unwrap();
-    let (log, metrics) = open(
-        folder.path(),
-        ReceiptBounds {
-            waiting_max: 0,
-            ..small(1, 1)
-        },
-    );
+    let (log, metrics) = open(folder.path(), ReceiptBounds { waiting_max: 0, ..small(1, 1) });
     for ms in 1..=5 {
         log.record(receipt(ms, Some("hello"), Outcome::Ok));
     }
@@ -250,10 +195,7 @@ fn receipts_that_can_not_be_written_are_counted_and_the_next_ones_are_tried() {
     log.record(receipt(1, Some("hello"), Outcome::Ok));
     log.flush();
     assert_eq!(log.lost(), 1);
-    assert!(
-        metrics.render().contains("outcome=\"ok\"} 1"),
-        "metrics do not depend on the disk"
-    );
+    assert!(metrics.render().contains("outcome=\"ok\"} 1"), "metrics do not depend on the disk");
     fs::create_dir(&inner).unwrap();
     log.record(receipt(2, Some("hello"), Outcome::Ok));
     assert_eq!(times(&log.list(&all())), [2]);
@@ -270,9 +212,7 @@ fn recording_is_cheap_from_many_threads() {
     let made: Vec<Vec<Receipt>> = (0..THREADS)
         .map(|thread| {
             let times = (0..EACH).map(|step| step * THREADS + thread);
-            times
-                .map(|ms| receipt(ms, Some("hello"), Outcome::Ok))
-                .collect()
+            times.map(|ms| receipt(ms, Some("hello"), Outcome::Ok)).collect()
         })
         .collect();
     let start = Instant::now();
@@ -284,10 +224,7 @@ fn recording_is_cheap_from_many_threads() {
     let recorded = start.elapsed();
     log.flush();
     let written = start.elapsed();
-    println!(
-        "{} receipts: {recorded:?} to record, {written:?} to write",
-        THREADS * EACH
-    );
+    println!("{} receipts: {recorded:?} to record, {written:?} to write", THREADS * EACH);
     assert_eq!(log.lost(), 0);
     assert!(written < Duration::from_secs(5));
     let segments = log.index.segments();
