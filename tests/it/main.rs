@@ -2,8 +2,10 @@
 //! something that a user would notice.
 
 mod architecture;
+mod bad_guests;
 mod bad_uploads;
 mod cli;
+mod disconnect;
 mod durability;
 mod examples;
 mod guests;

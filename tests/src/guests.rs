@@ -68,7 +68,22 @@ pub fn wat_text(text: &str) -> Vec<u8> {
 /// A command that answers with this text, whatever it is asked.
 #[must_use]
 pub fn answering(text: &str) -> Vec<u8> {
-    let output = format!("Content-Type: text/plain\\0a\\0a{text}");
+    printing(&format!("Content-Type: text/plain\\0a\\0a{text}"))
+}
+
+/// A command that prints this, in the escapes of WebAssembly text: `\0a`.
+#[must_use]
+pub fn printing(output: &str) -> Vec<u8> {
+    writing(1, output)
+}
+
+/// A command that writes this to standard error, and then answers nothing.
+#[must_use]
+pub fn complaining(output: &str) -> Vec<u8> {
+    writing(2, output)
+}
+
+fn writing(descriptor: u32, output: &str) -> Vec<u8> {
     let bytes = output.len() - 2 * output.matches('\\').count();
     wat_text(&format!(
         r#"(module
@@ -79,7 +94,9 @@ pub fn answering(text: &str) -> Vec<u8> {
             (data (i32.const 16) "{output}")
             (func (export "_start")
                 (i32.store (i32.const 4) (i32.const {bytes}))
-                (drop (call $fd_write (i32.const 1) (i32.const 0) (i32.const 1) (i32.const 8)))))"#
+                (drop
+                    (call $fd_write
+                        (i32.const {descriptor}) (i32.const 0) (i32.const 1) (i32.const 8)))))"#
     ))
 }
 

@@ -27,6 +27,7 @@ pub struct HostBuilder {
     data: Arc<DataFolder>,
     settings: BTreeMap<String, String>,
     expected: Vec<String>,
+    allowed: Vec<String>,
 }
 
 #[derive(Debug)]
@@ -50,6 +51,7 @@ impl HostBuilder {
             data: Arc::new(data),
             settings: settings.into(),
             expected: Vec::new(),
+            allowed: Vec::new(),
         }
     }
 
@@ -255,6 +257,11 @@ impl Host {
         self.builder.expected.push(text.to_owned());
     }
 
+    /// Allows a warning or error that contains this text, and does not demand it.
+    pub fn allow_warning(&mut self, text: &str) {
+        self.builder.allowed.push(text.to_owned());
+    }
+
     /// Sends SIGTERM and returns at once.
     pub fn terminate(&self) {
         self.signal(Signal::TERM);
@@ -287,10 +294,16 @@ impl Host {
         self.stop().start()
     }
 
-    /// `kill -9`: no time to tidy up. What is returned starts a host on the same
-    /// data folder.
-    pub fn kill(mut self) -> HostBuilder {
+    /// `kill -9`: no time to tidy up. Follow it with [`Self::reap`].
+    pub fn kill_now(&self) {
         self.signal(Signal::KILL);
+    }
+
+    /// Waits for the end of a host that was killed. What is returned starts one on
+    /// the same data folder.
+    #[must_use]
+    #[track_caller]
+    pub fn reap(mut self) -> HostBuilder {
         self.wait();
         self.check_log();
         self.builder.clone()
@@ -320,6 +333,7 @@ impl Host {
     #[track_caller]
     fn check_log(&mut self) {
         let expected = std::mem::take(&mut self.builder.expected);
+        let allowed = std::mem::take(&mut self.builder.allowed);
         let log = self.log();
         let bad = |line: &&String| {
             let level = line.split_whitespace().nth(1);
@@ -328,7 +342,7 @@ impl Host {
         let bad: Vec<&String> = log.iter().filter(bad).collect();
         let unexpected: Vec<_> = bad
             .iter()
-            .filter(|line| !expected.iter().any(|text| line.contains(text)))
+            .filter(|line| !expected.iter().chain(&allowed).any(|text| line.contains(text)))
             .collect();
         let missing: Vec<_> = expected
             .iter()
