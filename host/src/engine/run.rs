@@ -122,7 +122,7 @@ where
         egress,
     } = call;
     let store = |track, wasi| {
-        let hooks = HttpHooks::new(egress, limits.timeout_ms);
+        let hooks = HttpHooks::new(egress, Arc::clone(&log), track);
         let meter = Arc::clone(&meter);
         new_store(
             engines.get(track),
