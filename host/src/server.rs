@@ -196,6 +196,8 @@ impl Host {
             Arc::clone(&router),
         );
         let registry = Arc::new(registry.await.map_err(storage_failed)?);
+        let functions = registry.functions().keys().cloned().collect();
+        telemetry.logs.retain(&functions).map_err(|error| data(Box::new(error)))?;
         let invoker = Invoker::new(engines, loader, Arc::clone(&telemetry), config.pool.instances);
         let plane = Arc::new(DataPlane { router, invoker, telemetry: Arc::clone(&telemetry) });
         let (gauge_plane, gauge_registry) = (Arc::downgrade(&plane), Arc::downgrade(&registry));

@@ -41,7 +41,7 @@ async fn answering(answer: impl Into<Vec<u8>>) -> SocketAddr {
             read_head(&mut stream).await;
             // The client may leave before the end.
             let _ = stream.write_all(&answer).await;
-            std::future::pending().await
+            std::future::pending::<()>().await;
         }
     })
     .await

@@ -6,7 +6,7 @@ use super::*;
 async fn servers_that_say_nothing_are_given_up() {
     let silent = server(|stream| async move {
         let _stream = stream;
-        std::future::pending().await
+        std::future::pending::<()>().await;
     })
     .await;
     let soon = Some(Duration::from_millis(100));

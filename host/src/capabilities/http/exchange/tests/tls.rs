@@ -28,7 +28,7 @@ async fn tls_is_only_done_with_whom_it_trusts() {
             let _ = stream.read_u8().await;
             let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
             stream.write_all(answer).await.unwrap();
-            std::future::pending().await
+            std::future::pending::<()>().await;
         }
     })
     .await;
@@ -57,7 +57,7 @@ async fn tls_is_only_done_with_whom_it_trusts() {
 
     let plain = server(|mut stream| async move {
         let _ = stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").await;
-        std::future::pending().await
+        std::future::pending::<()>().await;
     })
     .await;
     let url = format!("https://{plain}");
