@@ -87,7 +87,13 @@ pub(super) async fn send(
     }));
     let first_byte_deadline = deadline.min(Instant::now() + waits.first_byte);
     let response = timeout_at(first_byte_deadline, sender.send_request(request)).await;
-    let response = response.map_err(|_| Error::ConnectionReadTimeout)?;
+    let response = response.map_err(|_| {
+        if first_byte_deadline < deadline {
+            Error::ConnectionReadTimeout
+        } else {
+            Error::HttpResponseTimeout
+        }
+    })?;
     let response = response.map_err(|error| head_error(error, deadline))?;
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         return Err(Error::HttpUpgradeFailed);
