@@ -29,6 +29,11 @@ const SETTINGS: &[(&str, &str, &str)] = &[
     ("compiles_max", "2", "compiles at the same time"),
     ("drain_time_max", "30s", "time for requests in flight at shutdown"),
     ("receipts_max", "512MiB", "disk space for receipts; the oldest go first"),
+    (
+        "private_egress",
+        "false",
+        "whether functions may call private addresses that their allow_hosts names: true or false",
+    ),
 ];
 
 /// What the flags said; wins over everything.
@@ -63,6 +68,8 @@ pub struct Config {
     pub drain_time_max: Duration,
     /// Disk space for receipts, in bytes.
     pub receipts_bytes_max: u64,
+    /// Whether functions may reach private addresses that they name.
+    pub private_egress: bool,
     /// The resolved values and where each came from.
     origins: Vec<(&'static str, String, String)>,
 }
@@ -157,6 +164,7 @@ impl Config {
             },
             drain_time_max: reader.time("drain_time_max"),
             receipts_bytes_max: reader.size("receipts_max"),
+            private_egress: reader.parsed("private_egress").unwrap_or(false),
             origins: Vec::new(),
         };
         reader.finish(config)

@@ -19,6 +19,7 @@ use crate::model::invocation::Outcome;
 use crate::model::spec::SpecError;
 use crate::registry::RegistryError;
 use crate::storage::StorageError;
+use crate::telemetry::error_chain;
 
 /// The media type of every error body.
 pub const PROBLEM_JSON: &str = "application/problem+json";
@@ -273,7 +274,7 @@ impl Problem {
     pub fn internal(cause: &(dyn Error + 'static)) -> Self {
         let detail = "The host failed; nothing was changed. Its log says why.";
         let mut problem = Self::new(Code::HostError, detail);
-        problem.cause = Some(chain(cause).into());
+        problem.cause = Some(error_chain(cause).into());
         problem
     }
 
@@ -289,18 +290,6 @@ impl Problem {
         // Strings and a number always serialise.
         serde_json::to_vec(self).unwrap_or_default()
     }
-}
-
-/// An error with everything below it, as one line.
-fn chain(error: &(dyn Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        source = error.source();
-    }
-    text
 }
 
 impl IntoResponse for Problem {
@@ -359,7 +348,7 @@ impl From<StorageError> for Problem {
                 let detail = "The data folder's disk is full. Nothing was changed, and functions \
                               keep answering; free some space and try again.";
                 let mut problem = Self::new(Code::DiskFull, detail);
-                problem.cause = Some(chain(&error).into());
+                problem.cause = Some(error_chain(&error).into());
                 problem
             }
             StorageError::Failed { .. } => Self::internal(&error),

@@ -13,6 +13,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::admin::{self, AdminState, AdminToken};
+use crate::capabilities::http::HostEgress;
 use crate::config::Config;
 use crate::engine::Engines;
 use crate::engine::artifact::Artifacts;
@@ -95,7 +96,9 @@ pub async fn run(
         admin: format!("http://{}", admin_listener.local_addr()?),
         pid: std::process::id(),
     };
-    let host = Host::open(&config).await?;
+    let listeners = vec![data_listener.local_addr()?, admin_listener.local_addr()?];
+    let egress = HostEgress::new(config.private_egress, listeners);
+    let host = Host::open(&config, egress).await?;
     write_host_file(&config.data_dir, &addresses)?;
 
     let is_ready = Arc::new(AtomicBool::new(true));
@@ -146,7 +149,7 @@ struct Host {
 }
 
 impl Host {
-    async fn open(config: &Config) -> Result<Self, StartError> {
+    async fn open(config: &Config, egress: Arc<HostEgress>) -> Result<Self, StartError> {
         let data = |source: Box<dyn std::error::Error + Send + Sync>| StartError::Data {
             folder: config.data_dir.display().to_string(),
             source,
@@ -189,9 +192,12 @@ impl Host {
             files,
             compiler,
             Arc::clone(&loader),
+            egress,
             Arc::clone(&router),
         );
         let registry = Arc::new(registry.await.map_err(storage_failed)?);
+        let functions = registry.functions().keys().cloned().collect();
+        telemetry.logs.retain(&functions).map_err(|error| data(Box::new(error)))?;
         let invoker = Invoker::new(engines, loader, Arc::clone(&telemetry), config.pool.instances);
         let plane = Arc::new(DataPlane { router, invoker, telemetry: Arc::clone(&telemetry) });
         let (gauge_plane, gauge_registry) = (Arc::downgrade(&plane), Arc::downgrade(&registry));

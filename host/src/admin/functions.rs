@@ -213,8 +213,12 @@ pub(super) async fn delete(
 ) -> Result<StatusCode, Problem> {
     let expected = Precondition::from_headers(&headers)?.expected(&state.registry, &id)?;
     let registry = Arc::clone(&state.registry);
-    let deleted = tokio::spawn(async move { registry.delete(&id, expected).await });
+    let function = id.clone();
+    let deleted = tokio::spawn(async move { registry.delete(&function, expected).await });
     deleted.await.map_err(|error| Problem::internal(&error))??;
+    let telemetry = Arc::clone(&state.telemetry);
+    let forgotten = tokio::task::spawn_blocking(move || telemetry.forget(&id));
+    forgotten.await.map_err(|error| Problem::internal(&error))?;
     Ok(StatusCode::NO_CONTENT)
 }
 

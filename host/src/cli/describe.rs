@@ -63,6 +63,6 @@ fn describe_revision(revision: &RevisionView, row: &mut impl FnMut(&str, String)
         row("env", format!("{name}={value}"));
     }
     for host in &revision.spec.allow_hosts {
-        row("may call", host.clone());
+        row("may call", host.to_string());
     }
 }

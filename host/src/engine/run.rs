@@ -115,7 +115,7 @@ where
     let Call { protocol, environment, limits, meter, cpu, log, egress } = call;
     let limiter = StoreLimiter::new(Arc::clone(&meter), limits.memory_bytes_max);
     let store = |track, wasi, limiter, cpu| {
-        let hooks = HttpHooks::new(egress, limits.timeout_ms);
+        let hooks = HttpHooks::new(egress, Arc::clone(&log), track);
         new_store(engines.get(track), wasi, hooks, limiter, cpu)
     };
     let ended = match (&*guest, protocol) {

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use hyper::Response;
 use hyper::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 
-use crate::http_error;
+use crate::http_error::{PROBLEM_JSON, Problem};
 use crate::invoke::record::Record;
 use crate::invoke::response::ResponseBody;
 use crate::invoke::{Answer, Answered};
@@ -49,25 +49,19 @@ pub fn problem(
     outcome: Outcome,
     error: Option<String>,
 ) -> Response<ResponseBody> {
-    let (status, title) = http_error::outcome(outcome);
-    let detail = if outcome == Outcome::BadRequest { error.as_deref() } else { None };
-    let body = serde_json::json!({
-        "type": "about:blank",
-        "title": title,
-        "status": status.as_u16(),
-        "code": outcome.as_str(),
-        "detail": detail.unwrap_or(title),
-        "request_id": record.id,
-    })
-    .to_string();
+    let id = record.id;
+    let mut problem = Problem::from_outcome(outcome, Some(id));
+    if let (Outcome::BadRequest, Some(why)) = (outcome, &error) {
+        problem.detail = why.clone().into();
+    }
+    let (status, body) = (problem.status(), problem.to_json());
     record.answered(status.as_u16());
     record.sent(body.len() as u64);
-    let id = record.id;
     record.ended(outcome, error);
     let mut response = Response::new(ResponseBody::Text(Some(Bytes::from(body))));
     *response.status_mut() = status;
     let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(PROBLEM_JSON));
     headers.insert(X_REQUEST_ID, id_value(id));
     if matches!(outcome, Outcome::Overloaded | Outcome::TenantLimited) {
         headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));

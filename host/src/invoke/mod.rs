@@ -27,7 +27,7 @@ use crate::engine::loader::{Guest, Loader};
 use crate::engine::run::{self, Call, Failure, Protocol, Reply};
 use crate::model::function::GuestKind;
 use crate::model::invocation::Outcome;
-use crate::telemetry::Telemetry;
+use crate::telemetry::{Telemetry, error_chain};
 use admission::{Gate, Permit, Refused};
 use cgi::{CgiBody, HeadReader};
 use drive::Driver;
@@ -202,7 +202,7 @@ impl Invoker {
         let loaded = self.loader.load(&target.slot).await;
         record.loaded_cold(started.elapsed());
         loaded.map_err(|error| {
-            let error = chain(&error);
+            let error = error_chain(&error);
             tracing::error!(function = %target.function, %error, "a revision can not be loaded");
             (Outcome::HostError, Some(error))
         })
@@ -359,17 +359,6 @@ fn outcome_of(failure: Failure) -> Problem {
             (Outcome::HostError, Some(text))
         }
     }
-}
-
-/// An error with all its causes: `a: b: c`.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
 }
 
 /// A body that ended badly: for the guest's failure if there was one.

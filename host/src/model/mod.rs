@@ -2,6 +2,7 @@
 //!
 //! Nothing here does I/O, and nothing here knows wasmtime, HTTP servers or SQL.
 
+pub mod allow;
 pub mod function;
 pub mod ids;
 pub mod invocation;

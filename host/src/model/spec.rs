@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::allow::AllowHost;
 use super::ids::FunctionName;
 use super::limits::{self, Limits};
 use super::quantity::{ByteSize, Millis};
@@ -56,7 +57,7 @@ pub struct FunctionSpec {
     /// Where outgoing requests may go: `https://api.example.com`,
     /// `http://*.example.com:8080`. Nothing by default.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub allow_hosts: Vec<String>,
+    pub allow_hosts: Vec<AllowHost>,
     /// Whether responses carry `Server-Timing`. On unless turned off.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub server_timing: Option<bool>,
@@ -384,6 +385,10 @@ mod tests {
             ("[functions.a]\nroutes = ['/{x}', '/{y}']", "match the same requests"),
             ("[functions.a]\nenv = { '1X' = '' }", "not a variable"),
             ("[functions.a]\nconcurrency = 0", "between 1 and"),
+            (
+                "[functions.a]\nallow_hosts = ['example.com']",
+                "functions.a.allow_hosts: invalid entry \"example.com\": it must begin with",
+            ),
             ("[functions.a", "TOML parse error"),
         ] {
             let error = Manifest::from_toml(text).unwrap_err().to_string();

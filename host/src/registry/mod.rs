@@ -13,6 +13,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use tokio::sync::Mutex;
 
+use crate::capabilities::http::HostEgress;
 use crate::engine::compile::{CompileError, Compiler};
 use crate::engine::loader::Loader;
 use crate::invoke::target::Target;
@@ -91,6 +92,7 @@ pub struct Registry {
     files: Arc<Files>,
     compiler: Arc<Compiler>,
     loader: Arc<Loader>,
+    egress: Arc<HostEgress>,
     router: Arc<Router<Arc<Target>>>,
     functions: ArcSwap<Functions>,
     /// Held from the check of a change to its snapshot: changes are serial.
@@ -108,6 +110,7 @@ impl Registry {
         files: Arc<Files>,
         compiler: Arc<Compiler>,
         loader: Arc<Loader>,
+        egress: Arc<HostEgress>,
         router: Arc<Router<Arc<Target>>>,
     ) -> Result<Self, StorageError> {
         let functions: Functions = storage
@@ -121,6 +124,7 @@ impl Registry {
             files,
             compiler,
             loader,
+            egress,
             router,
             functions: ArcSwap::from_pointee(Functions::new()),
             writer: Mutex::new(()),
@@ -331,7 +335,7 @@ impl Registry {
     }
 
     fn swap(&self, functions: Functions) {
-        let table = snapshot::build(&functions, &self.router.load(), &self.loader);
+        let table = snapshot::build(&functions, &self.router.load(), &self.loader, &self.egress);
         self.functions.store(Arc::new(functions));
         self.router.swap(table);
     }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::Functions;
-use crate::capabilities::http::Egress;
+use crate::capabilities::http::{Egress, HostEgress};
 use crate::engine::loader::Loader;
 use crate::invoke::admission::Gate;
 use crate::invoke::target::Target;
@@ -16,10 +16,11 @@ pub(super) fn build(
     functions: &Functions,
     previous: &RouteTable<Arc<Target>>,
     loader: &Loader,
+    egress: &Arc<HostEgress>,
 ) -> RouteTable<Arc<Target>> {
     let mut table = RouteTable::default();
     for function in functions.values() {
-        let own = own(function, previous.own(&function.id), loader);
+        let own = own(function, previous.own(&function.id), loader, egress);
         if let (Some(target), Some(active)) = (&own.active, function.active_revision()) {
             for route in &active.spec.routes {
                 table.insert(route, Arc::clone(target));
@@ -34,6 +35,7 @@ fn own(
     function: &Function,
     previous: Option<&Own<Arc<Target>>>,
     loader: &Loader,
+    egress: &Arc<HostEgress>,
 ) -> Own<Arc<Target>> {
     let known = previous.map(|own| own.revisions.as_slice()).unwrap_or_default();
     let mut gates: Vec<Arc<Gate>> =
@@ -46,7 +48,7 @@ fn own(
         });
         let target = match kept {
             Some((_, target)) => Arc::clone(target),
-            None => Arc::new(target(function, revision, &mut gates, loader)),
+            None => Arc::new(target(function, revision, &mut gates, loader, egress)),
         };
         revisions.push((revision.number, target));
     }
@@ -62,6 +64,7 @@ fn target(
     revision: &Revision,
     gates: &mut Vec<Arc<Gate>>,
     loader: &Loader,
+    egress: &Arc<HostEgress>,
 ) -> Target {
     let limits = revision.spec.limits();
     // Revisions with the same bound share one gate, so that a deploy does not
@@ -82,7 +85,7 @@ fn target(
         limits,
         gate,
         environment,
-        egress: Arc::new(Egress::default()),
+        egress: Egress::new(&revision.spec.allow_hosts, egress),
         server_timing: revision.spec.server_timing.unwrap_or(true),
     }
 }

@@ -9,9 +9,12 @@ pub mod metrics;
 pub mod receipts;
 pub mod sanitise;
 
+use std::error::Error;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
+
+use crate::model::ids::FunctionId;
 
 use self::logs::{FunctionLogs, LogBounds};
 use self::metrics::Metrics;
@@ -51,12 +54,32 @@ impl Telemetry {
         Ok(Arc::new(Self { receipts, logs, metrics }))
     }
 
+    /// Drops the log and the metrics of a function that is gone; its receipts
+    /// stay. Blocks.
+    pub fn forget(&self, function: &FunctionId) {
+        self.logs.remove(function);
+        self.metrics.forget(function);
+    }
+
     /// Writes what is not written yet and ends the threads. Blocks; call it when
     /// nothing runs any more.
     pub fn close(&self) {
         self.logs.close();
         self.receipts.close();
     }
+}
+
+/// An error with everything below it, as one line: `a: b: c`.
+#[must_use]
+pub fn error_chain(error: &(dyn Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        source = error.source();
+    }
+    text
 }
 
 #[cfg(test)]
