@@ -1,13 +1,13 @@
 //! A client that leaves takes its invocation with it.
 
 use serde_json::json;
-use tests::{Connection, Host, Request, guests};
+use tests::{Connection, Host, Request, eventually, guests};
 
 use crate::host;
 
-/// Leaves while `count` invocations run, and checks that all of them end and
-/// are recorded.
-fn leave(host: &Host, name: &str, connections: Vec<Connection>) {
+/// Leaves while invocations run, and checks that all of them end and are recorded,
+/// with the status that was sent, or 499 where none was.
+fn leave(host: &Host, name: &str, status: u16, connections: Vec<Connection>) {
     let count = connections.len();
     let running = f64::from(u32::try_from(count).expect("few"));
     host.admin().metric_becomes("whit_invocations_running", running);
@@ -15,7 +15,7 @@ fn leave(host: &Host, name: &str, connections: Vec<Connection>) {
     // Long before their time is over.
     host.admin().metric_becomes("whit_invocations_running", 0.0);
     for receipt in host.admin().receipts(name, "client_gone", count) {
-        assert_eq!(receipt["status"], 499, "{name}: {receipt}");
+        assert_eq!(receipt["status"], status, "{name}: {receipt}");
     }
 }
 
@@ -31,7 +31,7 @@ fn while_the_guest_sleeps() {
     for (name, _, component) in guests::all() {
         host.admin().deploy(name, component);
         let request = Request::get(&format!("/{name}/sleep?ms=3600000"));
-        leave(&host, name, (0..5).map(|_| open(&host, &request)).collect());
+        leave(&host, name, 499, (0..5).map(|_| open(&host, &request)).collect());
     }
 }
 
@@ -47,7 +47,7 @@ fn while_the_guest_streams() {
             assert!(connection.lines().next().is_some());
             connection
         });
-        leave(&host, name, connections.collect());
+        leave(&host, name, 200, connections.collect());
     }
 }
 
@@ -58,7 +58,7 @@ fn while_the_guest_computes() {
     for (name, _, component) in guests::all() {
         host.admin().deploy_with_spec(name, component, &spec);
         let request = Request::get(&format!("/{name}/spin"));
-        leave(&host, name, vec![open(&host, &request)]);
+        leave(&host, name, 499, vec![open(&host, &request)]);
     }
 }
 
@@ -82,9 +82,12 @@ fn while_the_guest_waits_for_more() {
         host.admin().metric_becomes(running, 0.0);
         // The guest may see the broken body before the host sees that the client
         // has left: it is not a success either way.
-        assert_eq!(host.admin().json(&format!(
-            "/v1/invocations?function={name}&outcome=ok"
-        ))["items"].as_array().map(Vec::len), Some(0), "{name}");
+        let path = format!("/v1/invocations?function={name}");
+        let receipts = eventually("three receipts", || {
+            let receipts = host.admin().json(&path)["items"].as_array().cloned()?;
+            (receipts.len() == 3).then_some(receipts)
+        });
+        assert!(receipts.iter().all(|receipt| receipt["outcome"] != "ok"), "{name}: {receipts:?}");
     }
 }
 

@@ -41,7 +41,7 @@ pub fn all() -> [(&'static str, &'static str, &'static [u8]); 4] {
     [
         ("wasip2-raw", "http-0.2", http_02()),
         ("wasip3-raw", "http-0.3", http_03()),
-        ("cgi-rust", "cgi-0.2", cgi()),
+        ("cgi-rust", "cgi-0.1", cgi()),
         ("wstd-axum", "http-0.2", wstd_axum()),
     ]
 }

@@ -300,6 +300,17 @@ impl Connection {
         self.stream.try_clone().expect("clone the socket")
     }
 
+    /// Reads the status of an interim response, such as 100.
+    ///
+    /// # Errors
+    /// When the connection ends before it, or what comes is the final one.
+    pub fn interim(&mut self) -> io::Result<u16> {
+        match self.any_head()?.status {
+            status @ 100..200 => Ok(status),
+            status => Err(io::Error::other(format!("the final response: {status}"))),
+        }
+    }
+
     /// Reads the head of a response; interim ones are passed over.
     ///
     /// # Errors
