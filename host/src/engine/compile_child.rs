@@ -17,6 +17,7 @@ use wasmtime::{CacheStore, Engine, Module};
 use super::classify::{self, Form, NotAGuest};
 use super::compile::{Compiled, Report};
 use super::compile_cache::CompileCache;
+use super::loader::Guest;
 use super::{Track, linker, pool};
 use crate::model::function::GuestKind;
 
@@ -107,7 +108,7 @@ fn compile(
     let track = Track::of(kind);
     let engine = engine(track, cache.as_ref())?;
     let compiled = Component::from_binary(&engine, &component).map_err(|error| invalid(&error))?;
-    let imports = check_imports(&engine, track, &compiled)?;
+    let imports = check_imports(&engine, kind, &compiled)?;
     let code = compiled.serialize().map_err(Refused::Engine)?;
     save(cache);
     Ok((Compiled { kind, imports }, code))
@@ -130,6 +131,11 @@ fn compile_command(
         // Where every name is known, one of them has another type here.
         let unknown = if missing.is_empty() { vec![format!("{error:#}")] } else { missing };
         return Err(Refused::MissingImports(unknown));
+    }
+    let start = compiled.get_export("_start");
+    let start = start.as_ref().and_then(|export| export.func());
+    if !start.is_some_and(|start| start.params().len() == 0 && start.results().len() == 0) {
+        return Err(invalid(&"its _start is not a function without parameters and results"));
     }
     let code = compiled.serialize().map_err(Refused::Engine)?;
     save(cache);
@@ -186,17 +192,24 @@ fn wrap_refused(module: &[u8], why: &str) -> Refused {
     }
 }
 
+/// Links the component as the loader will, so that what can not be linked is
+/// refused now and not when it is called.
 fn check_imports(
     engine: &Engine,
-    track: Track,
+    kind: GuestKind,
     component: &Component,
 ) -> Result<Vec<String>, Refused> {
+    let track = Track::of(kind);
     let linker = linker::linker(engine, track).map_err(Refused::Engine)?;
     let component_type = component.component_type();
     let imports: Vec<String> =
         component_type.imports(engine).map(|(name, _)| name.to_owned()).collect();
     match linker.instantiate_pre(component) {
-        Ok(_) => Ok(imports),
+        Ok(pre) => match Guest::of_component(kind, pre) {
+            Ok(_) => Ok(imports),
+            // It exports the name, but not what belongs under it.
+            Err(error) => Err(invalid(&error)),
+        },
         Err(error) => {
             let missing: Vec<String> =
                 imports.into_iter().filter(|name| !linker::offers(track, name)).collect();

@@ -39,6 +39,25 @@ pub enum Guest {
     Cgi03(CommandPre03<GuestState>),
 }
 
+impl Guest {
+    /// Finds what is to be called in a component of this kind.
+    ///
+    /// # Errors
+    /// When it is not there, or has another type.
+    pub(super) fn of_component(
+        kind: GuestKind,
+        pre: component::InstancePre<GuestState>,
+    ) -> wasmtime::Result<Self> {
+        match kind {
+            GuestKind::Http02 => ProxyPre::new(pre).map(Self::Http02),
+            GuestKind::Http03 => ServicePre::new(pre).map(Self::Http03),
+            GuestKind::Cgi02 => CommandPre02::new(pre).map(Self::Cgi02),
+            GuestKind::Cgi03 => CommandPre03::new(pre).map(Self::Cgi03),
+            GuestKind::Cgi01 => Err(wasmtime::Error::msg("a core command is no component")),
+        }
+    }
+}
+
 /// Why a revision could not be loaded.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
@@ -195,10 +214,7 @@ impl Loader {
     fn link(&self, slot: &Slot) -> Result<Arc<Guest>, LoadError> {
         let guest = match slot.kind {
             GuestKind::Cgi01 => self.link_module(slot).map(Guest::Cgi01)?,
-            GuestKind::Http02 => ProxyPre::new(self.link_component(slot)?).map(Guest::Http02)?,
-            GuestKind::Http03 => ServicePre::new(self.link_component(slot)?).map(Guest::Http03)?,
-            GuestKind::Cgi02 => CommandPre02::new(self.link_component(slot)?).map(Guest::Cgi02)?,
-            GuestKind::Cgi03 => CommandPre03::new(self.link_component(slot)?).map(Guest::Cgi03)?,
+            kind => Guest::of_component(kind, self.link_component(slot)?)?,
         };
         Ok(Arc::new(guest))
     }
