@@ -20,7 +20,7 @@ const HEAD_BYTES_MAX: usize = 32 << 10;
 /// Most header fields of a response.
 const FIELDS_MAX: usize = 100;
 
-/// Headers that describe this connection and are never the guest's.
+/// Headers that describe this connection: never the guest's to see or to send.
 const CONNECTION_HEADERS: [&str; 7] = [
     "connection",
     "keep-alive",
@@ -95,7 +95,9 @@ pub fn variables(
     for name in head.headers.keys() {
         // `Proxy` would become HTTP_PROXY, which programs take for their own
         // configuration (the "httpoxy" hole).
-        if matches!(name.as_str(), "host" | "content-type" | "content-length" | "proxy") {
+        if matches!(name.as_str(), "host" | "content-type" | "content-length" | "proxy")
+            || CONNECTION_HEADERS.contains(&name.as_str())
+        {
             continue;
         }
         let values: Vec<&str> =
@@ -343,6 +345,7 @@ mod tests {
             .header("x-two", "1")
             .header("x-two", "2")
             .header("proxy", "evil")
+            .header("connection", "x-two")
             .body(())
             .unwrap();
         let (head, ()) = request.into_parts();
