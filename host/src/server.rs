@@ -155,7 +155,7 @@ impl Host {
             source,
         };
         let storage_failed = |error: StorageError| data(Box::new(error));
-        let engine_failed = |error: wasmtime::Error| StartError::Engine(format!("{error:#}"));
+        let engine_failed = |error| StartError::Engine(format!("{error:#}"));
 
         let files = Arc::new(Files::open(&config.data_dir).map_err(storage_failed)?);
         files.lock().map_err(|error| data(Box::new(error)))?;
