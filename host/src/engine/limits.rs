@@ -29,6 +29,8 @@ pub struct Meter {
     pub request_bytes: AtomicU64,
     /// Whether the request body went over its limit.
     pub request_too_large: AtomicBool,
+    /// Whether the request body ended before its end, or was malformed.
+    pub request_broken: AtomicBool,
     /// Time from the start of the store to the end of instantiation, in nanoseconds.
     pub init_ns: AtomicU64,
 }

@@ -10,7 +10,6 @@ pub mod target;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::task::Poll;
 use std::time::Duration;
 
@@ -252,9 +251,8 @@ impl AwaitedAnswer {
             Self::Http { reply, bodyless } => wait_http(driver, reply, bodyless).await,
             Self::Cgi { chunks, bodyless } => wait_cgi(driver, chunks, bodyless).await,
         };
-        // Whatever the guest made of the error, it is the request's fault.
-        if record.meter.request_too_large.load(Ordering::Relaxed) {
-            return Err((Outcome::BodyTooLarge, None));
+        if let Some(problem) = record.request_problem() {
+            return Err(problem);
         }
         let (mut head, source) = result?;
         head.bodyless |= matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use super::Problem;
 use crate::capabilities::log::GuestLog;
 use crate::engine::limits::Meter;
 use crate::model::ids::{FunctionId, InvocationId, RevisionNumber};
@@ -95,6 +96,18 @@ impl Record {
         }
         self.receipt.outcome = outcome;
         self.receipt.error = error;
+    }
+
+    /// What was wrong with the request's body, if the guest has got that far.
+    /// Whatever the guest makes of it, it is the request's fault; and a guest
+    /// that did not notice must not have its answer taken for a good one.
+    pub fn request_problem(&self) -> Option<Problem> {
+        if self.meter.request_too_large.load(Ordering::Relaxed) {
+            return Some((Outcome::BodyTooLarge, None));
+        }
+        let broken = self.meter.request_broken.load(Ordering::Relaxed);
+        let error = "the request's body broke off or is malformed";
+        broken.then(|| (Outcome::BadRequest, Some(error.to_owned())))
     }
 
     /// Adds a line to the function's log.

@@ -215,6 +215,9 @@ impl GuestResponse {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Problem>>> {
         let _ = self.driver.poll(context);
+        if let Some(problem) = self.record.as_ref().and_then(|record| record.request_problem()) {
+            return Poll::Ready(Some(Err(problem)));
+        }
         match self.source.poll(context) {
             Poll::Pending => match self.driver.take_failure() {
                 Some(failure) => Poll::Ready(Some(Err(outcome_of(failure)))),
@@ -373,7 +376,10 @@ where
             Some(frame) => frame,
             None => match std::task::ready!(Pin::new(&mut this.body).poll_frame(context)) {
                 None => return Poll::Ready(None),
-                Some(Err(_)) => return Poll::Ready(Some(Err(Self::Error::Incomplete))),
+                Some(Err(_)) => {
+                    this.meter.request_broken.store(true, Ordering::Relaxed);
+                    return Poll::Ready(Some(Err(Self::Error::Incomplete)));
+                }
                 Some(Ok(frame)) => frame,
             },
         };
