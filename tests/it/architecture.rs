@@ -47,7 +47,9 @@ impl Source {
     fn code(&self) -> impl Iterator<Item = (usize, &str)> {
         let own = self.text.split("#[cfg(test)]\nmod tests").next().unwrap_or_default();
         let lines = own.lines().enumerate();
-        lines.filter(|(_, line)| !line.trim_start().starts_with("//")).map(|(at, line)| (at + 1, line))
+        lines
+            .filter(|(_, line)| !line.trim_start().starts_with("//"))
+            .map(|(at, line)| (at + 1, line))
     }
 
     fn shown(&self, line: usize) -> String {
@@ -99,7 +101,8 @@ fn layer(module: &str) -> Option<usize> {
 
 #[test]
 fn every_module_has_a_layer() {
-    let modules: BTreeSet<String> = host_sources().into_iter().map(|source| source.module).collect();
+    let modules: BTreeSet<String> =
+        host_sources().into_iter().map(|source| source.module).collect();
     let unknown = modules.into_iter().filter(|module| !["lib", "main"].contains(&module.as_str()));
     let unknown: Vec<String> = unknown.filter(|module| layer(module).is_none()).collect();
     none("no layer", &unknown);
@@ -225,7 +228,8 @@ fn no_file_knows_the_machine_it_was_written_on() {
         files.extend((path.is_file() && !path.ends_with(".git")).then_some(path));
     }
     // In two parts, so that this file does not find itself.
-    let homes = [["/ro", "ot/"], ["/wo", "rk/"], ["/ho", "me/"], ["/Us", "ers/"]].map(|p| p.concat());
+    let homes =
+        [["/ro", "ot/"], ["/wo", "rk/"], ["/ho", "me/"], ["/Us", "ers/"]].map(|p| p.concat());
     let mut found = Vec::new();
     for file in files {
         let Ok(text) = fs::read_to_string(&file) else { continue };

@@ -265,7 +265,9 @@ fn leb128(mut value: usize) -> Vec<u8> {
 fn bad_names_are_told_what_a_name_is() {
     let host = host_with_function();
     let long = "x".repeat(64);
-    for name in ["Upper", "under_score", "-dash", "dash-", "a.b", "%2e%2e", "a%20b", "%C3%A9", &long] {
+    for name in
+        ["Upper", "under_score", "-dash", "dash-", "a.b", "%2e%2e", "a%20b", "%C3%A9", &long]
+    {
         let answer = host.admin().put(name, &guests::answering("x"));
         let detail = answer.assert_problem(400, "invalid_name");
         assert_names(&detail, &["a-z, 0-9 and '-'"]);
@@ -315,7 +317,8 @@ fn broken_forms_are_refused() {
         let request = request.header("content-type", "multipart/form-data; boundary=B");
         admin.call(&request.body(body))
     };
-    let part = |name: &str| format!("--B\r\ncontent-disposition: form-data; name=\"{name}\"\r\n\r\nx\r\n");
+    let part =
+        |name: &str| format!("--B\r\ncontent-disposition: form-data; name=\"{name}\"\r\n\r\nx\r\n");
     for (body, expected) in [
         ("no form at all".to_owned(), ""),
         (format!("{}--B--\r\n", part("other")), "other"),
@@ -386,6 +389,7 @@ fn an_upload_that_breaks_off_leaves_nothing() {
 /// All artifacts in a data folder.
 pub(crate) fn artifacts(data: &Path) -> Vec<std::path::PathBuf> {
     let folders = fs::read_dir(data.join("artifacts")).expect("the artifacts");
-    let files = folders.flat_map(|folder| fs::read_dir(folder.expect("a folder").path()).expect("files"));
+    let files =
+        folders.flat_map(|folder| fs::read_dir(folder.expect("a folder").path()).expect("files"));
     files.map(|file| file.expect("a file").path()).collect()
 }

@@ -128,7 +128,10 @@ fn everything_can_be_had_as_json() {
     let shell = Shell::new();
     shell.write("hello.wasm", guests::http_02());
     let published = shell.run(&["deploy", "hello.wasm", "--json"]).json();
-    assert_eq!((&published["created"], &published["revision"]["number"]), (&json!(true), &json!(1)));
+    assert_eq!(
+        (&published["created"], &published["revision"]["number"]),
+        (&json!(true), &json!(1))
+    );
     let list = shell.run(&["list", "--json"]).json();
     assert_eq!(list[0]["name"], "hello");
     let function = shell.run(&["describe", "hello", "--json"]).json();

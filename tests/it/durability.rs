@@ -128,7 +128,8 @@ fn kill_at_any_point_of_a_deploy_leaves_the_old_or_the_new() {
         let answer = host.get("/app/");
         assert_eq!(answer.status(), 200, "{}", answer.text());
         let text = answer.text();
-        let now: u32 = text.strip_prefix("version ").and_then(|n| n.parse().ok()).expect("a version");
+        let now: u32 =
+            text.strip_prefix("version ").and_then(|n| n.parse().ok()).expect("a version");
         assert!(now == serving || now == version, "{now} after {serving} and {version}");
         assert!(!deployed || now == version, "{version} was acknowledged, {now} answers");
         let function = host.admin().json("/v1/functions/app");

@@ -159,7 +159,8 @@ impl Curl {
             request = request.header(name, value);
         }
         if let Some(body) = body {
-            request = request.header("content-type", "application/x-www-form-urlencoded").body(body);
+            request =
+                request.header("content-type", "application/x-www-form-urlencoded").body(body);
         }
         Some(Self { request, to_file, write_out })
     }

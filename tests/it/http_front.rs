@@ -24,9 +24,9 @@ fn status_of(address: &str, bytes: &[u8]) -> Option<u16> {
 fn broken_requests_are_refused_and_the_next_client_is_served() {
     let host = host_with_function();
     let long_path = format!("GET /{} HTTP/1.1\r\nhost: a\r\n\r\n", "x".repeat(100_000));
-    let long_header = format!("GET /good/ HTTP/1.1\r\nhost: a\r\nx: {}\r\n\r\n", "x".repeat(100_000));
-    let many_headers =
-        format!("GET /good/ HTTP/1.1\r\nhost: a\r\n{}\r\n", "x: y\r\n".repeat(200));
+    let long_header =
+        format!("GET /good/ HTTP/1.1\r\nhost: a\r\nx: {}\r\n\r\n", "x".repeat(100_000));
+    let many_headers = format!("GET /good/ HTTP/1.1\r\nhost: a\r\n{}\r\n", "x: y\r\n".repeat(200));
     let broken: &[&str] = &[
         "complete nonsense\r\n\r\n",
         "\r\n\r\n\r\n\r\n",
@@ -89,7 +89,9 @@ fn broken_bodies_end_the_request_and_nothing_else() {
     let host = host_with_function();
     for (name, _, component) in guests::all() {
         host.admin().deploy(name, component);
-        for body in ["zz\r\n12345\r\n", "5\r\n123456789\r\n", "ffffffffffffffffff\r\n1", "-1\r\n\r\n"] {
+        for body in
+            ["zz\r\n12345\r\n", "5\r\n123456789\r\n", "ffffffffffffffffff\r\n1", "-1\r\n\r\n"]
+        {
             let mut connection = host.connect();
             connection.send_chunked(&Request::new("POST", &format!("/{name}/echo"))).expect("send");
             // It may have been closed by then.

@@ -14,7 +14,8 @@ fn counter_answers_one(component: &[u8]) {
     host.admin().deploy("counter", component);
     let left = AtomicU32::new(REQUESTS);
     let take = |left: &AtomicU32| {
-        left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |count| count.checked_sub(1)).is_ok()
+        left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |count| count.checked_sub(1))
+            .is_ok()
     };
     std::thread::scope(|scope| {
         for _ in 0..CLIENTS {

@@ -9,11 +9,7 @@ use crate::host;
 
 /// The guests that can be asked for anything: by kind, one each.
 fn kinds() -> [(&'static str, &'static [u8]); 3] {
-    [
-        ("http-02", guests::http_02()),
-        ("http-03", guests::http_03()),
-        ("cgi", guests::cgi()),
-    ]
+    [("http-02", guests::http_02()), ("http-03", guests::http_03()), ("cgi", guests::cgi())]
 }
 
 /// Deploys the guest of each kind with a spec and has it loaded.

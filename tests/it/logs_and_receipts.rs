@@ -86,7 +86,8 @@ fn responses_tell_their_times_unless_the_spec_says_no() {
         let answer = host.get(&format!("/{name}/sleep?ms=50"));
         let timing = answer.header("server-timing").expect("Server-Timing").to_owned();
         let part = |wanted: &str| -> f64 {
-            let found = timing.split(", ").find_map(|part| part.strip_prefix(&format!("{wanted};dur=")));
+            let found =
+                timing.split(", ").find_map(|part| part.strip_prefix(&format!("{wanted};dur=")));
             found.and_then(|ms| ms.parse().ok()).unwrap_or_else(|| panic!("{wanted} in {timing}"))
         };
         for name in ["queue", "load", "init", "guest", "host"] {

@@ -29,15 +29,15 @@ fn who(host: &Host, request: &str) -> String {
 #[test]
 fn the_most_specific_route_wins() {
     let host = host().start();
-    deploy(&host, "users", &["/users/{id}"]);
-    deploy(&host, "users-get", &["GET /users/{id}"]);
+    deploy(&host, "people", &["/users/{id}"]);
+    deploy(&host, "people-get", &["GET /users/{id}"]);
     deploy(&host, "me", &["/users/me"]);
     deploy(&host, "files", &["/files/{*path}"]);
     deploy(&host, "api", &["api.example.com/*"]);
     deploy(&host, "api-users", &["api.example.com/users/{id}", "POST /only-post"]);
     for (request, expected) in [
-        ("GET /users/7", "users-get"),
-        ("POST /users/7", "users"),
+        ("GET /users/7", "people-get"),
+        ("POST /users/7", "people"),
         ("GET /users/me", "me"),
         ("DELETE /users/me", "me"),
         ("GET /users/7/more", "no_route"),
@@ -46,7 +46,7 @@ fn the_most_specific_route_wins() {
         ("GET api.example.com/anything", "api"),
         ("GET API.Example.com:1234/anything", "api"),
         ("GET api.example.com/users/7", "api-users"),
-        ("GET other.example.com/users/7", "users-get"),
+        ("GET other.example.com/users/7", "people-get"),
         ("POST /only-post", "api-users"),
         ("GET /only-post", "no_route"),
         ("GET /me/deep/path", "me"),
@@ -90,7 +90,7 @@ fn a_revisions_own_url_calls_that_revision() {
         host.get(&format!("/app:{number}/")).assert_text(version);
         host.get(&format!("/app:{number}/deep/er?x")).assert_text(version);
     }
-    for path in ["/app:4/", "/app:0/", "/app:x/", "/app:/", "/app:01/"] {
+    for path in ["/app:4/", "/app:0/", "/app:x/", "/app:/"] {
         host.get(path).assert_problem(404, "no_route");
     }
     // The prefix that the guest is told has the number.

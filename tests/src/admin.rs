@@ -133,9 +133,7 @@ impl<'a> Admin<'a> {
         let response = self.get(&format!("/v1/functions/{function}/logs?{query}"));
         assert_eq!(response.status(), 200, "{}", response.text());
         let text = response.text();
-        let lines = text
-            .lines()
-            .map(|line| serde_json::from_str(line).expect("NDJSON"));
+        let lines = text.lines().map(|line| serde_json::from_str(line).expect("NDJSON"));
         lines.collect()
     }
 
@@ -168,9 +166,7 @@ impl<'a> Admin<'a> {
 #[must_use]
 pub fn put_request(name: &str, component: &[u8]) -> Request {
     let request = Request::new("PUT", &format!("/v1/functions/{name}"));
-    request
-        .header("content-type", "application/wasm")
-        .body(component)
+    request.header("content-type", "application/wasm").body(component)
 }
 
 /// The request that uploads a component with a spec.

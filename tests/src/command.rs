@@ -56,10 +56,7 @@ pub fn command(binary: &str, data: &Path) -> Command {
             command.env_remove(name);
         }
     }
-    command
-        .env("WHIT_DATA_DIR", data)
-        .env("RUST_LIB_BACKTRACE", "0")
-        .stdin(Stdio::null());
+    command.env("WHIT_DATA_DIR", data).env("RUST_LIB_BACKTRACE", "0").stdin(Stdio::null());
     command
 }
 

@@ -115,9 +115,7 @@ pub fn repository() -> PathBuf {
 /// Where the tools for guests are.
 #[must_use]
 pub fn toolchains() -> Toolchains {
-    Toolchains {
-        root: whit::config::toolchains_dir(),
-    }
+    Toolchains { root: whit::config::toolchains_dir() }
 }
 
 /// Builds one of `guests/`, or finds that it is built already. Test processes

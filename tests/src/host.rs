@@ -41,10 +41,7 @@ impl HostBuilder {
     #[must_use]
     pub fn new(binary: &str) -> Self {
         let temporary = tempfile::tempdir().expect("make a data folder");
-        let data = DataFolder {
-            path: temporary.path().join("data"),
-            _temporary: Some(temporary),
-        };
+        let data = DataFolder { path: temporary.path().join("data"), _temporary: Some(temporary) };
         let settings = SETTINGS.map(|(name, value)| (name.to_owned(), value.to_owned()));
         Self {
             binary: binary.into(),
@@ -65,10 +62,7 @@ impl HostBuilder {
     /// A data folder that is somebody else's to make and remove.
     #[must_use]
     pub fn data_folder(mut self, path: &Path) -> Self {
-        self.data = Arc::new(DataFolder {
-            path: path.to_owned(),
-            _temporary: None,
-        });
+        self.data = Arc::new(DataFolder { path: path.to_owned(), _temporary: None });
         self
     }
 
@@ -158,9 +152,7 @@ impl Host {
         let address = |name: &str| {
             let url = ready[name].as_str();
             let address = url.and_then(|url| url.strip_prefix("http://"));
-            address
-                .unwrap_or_else(|| panic!("no {name} URL in {line}"))
-                .to_owned()
+            address.unwrap_or_else(|| panic!("no {name} URL in {line}")).to_owned()
         };
         (self.data, self.admin) = (address("data"), address("admin"));
         let token = std::fs::read_to_string(self.folder().join("admin.token"));
@@ -228,7 +220,8 @@ impl Host {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid()));
         let status = status.expect("the process's status");
         let line = status.lines().find_map(|line| line.strip_prefix(field));
-        let kilobytes = line.and_then(|line| line.trim_matches([':', ' ', '\t', 'k', 'B']).parse().ok());
+        let kilobytes =
+            line.and_then(|line| line.trim_matches([':', ' ', '\t', 'k', 'B']).parse().ok());
         kilobytes.map_or_else(|| panic!("no {field} in {status}"), |kb: u64| kb << 10)
     }
 
@@ -311,9 +304,7 @@ impl Host {
 
     fn wait(&mut self) -> ExitStatus {
         let child = &mut self.child;
-        let status = eventually("the host's end", || {
-            child.try_wait().expect("the host's status")
-        });
+        let status = eventually("the host's end", || child.try_wait().expect("the host's status"));
         self.running = false;
         if let Some(reader) = self.log_reader.take() {
             reader.join().expect("the log's reader");

@@ -63,10 +63,7 @@ impl Request {
     /// the body.
     fn head(&self, address: &str, framing: &str) -> String {
         let mut head = format!("{} {} HTTP/1.1\r\n", self.method, self.path);
-        let has_host = self
-            .headers
-            .iter()
-            .any(|(name, _)| name.eq_ignore_ascii_case("host"));
+        let has_host = self.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("host"));
         if !has_host {
             let _ = write!(head, "host: {address}\r\n");
         }
@@ -88,10 +85,7 @@ impl Head {
     /// The first header of this name.
     #[must_use]
     pub fn header(&self, name: &str) -> Option<&str> {
-        let mut found = self
-            .headers
-            .iter()
-            .filter(|(own, _)| own.eq_ignore_ascii_case(name));
+        let mut found = self.headers.iter().filter(|(own, _)| own.eq_ignore_ascii_case(name));
         found.next().map(|(_, value)| value.as_str())
     }
 }
@@ -146,8 +140,7 @@ impl Response {
         assert!(problem["title"].is_string(), "{problem}");
         assert!(problem["detail"].is_string(), "{problem}");
         let code = problem["code"].as_str();
-        code.unwrap_or_else(|| panic!("a problem has a code: {problem}"))
-            .to_owned()
+        code.unwrap_or_else(|| panic!("a problem has a code: {problem}")).to_owned()
     }
 
     /// Checks status and problem code at once, and returns the detail.
@@ -168,10 +161,7 @@ impl Response {
     /// Checks that it is a whole response with status 200 and this body.
     #[track_caller]
     pub fn assert_text(&self, expected: &str) {
-        assert_eq!(
-            (self.status(), self.text().as_str(), self.complete),
-            (200, expected, true)
-        );
+        assert_eq!((self.status(), self.text().as_str(), self.complete), (200, expected, true));
     }
 
     /// `X-Request-Id`, which every response of the data plane has.
@@ -179,8 +169,7 @@ impl Response {
     #[track_caller]
     pub fn request_id(&self) -> String {
         let id = self.header("x-request-id");
-        id.unwrap_or_else(|| panic!("no X-Request-Id: {self:?}"))
-            .to_owned()
+        id.unwrap_or_else(|| panic!("no X-Request-Id: {self:?}")).to_owned()
     }
 }
 
@@ -322,9 +311,7 @@ impl Connection {
                 break head;
             }
         };
-        let length = head
-            .header("content-length")
-            .and_then(|length| length.parse().ok());
+        let length = head.header("content-length").and_then(|length| length.parse().ok());
         self.trailers.clear();
         self.framing = if self.bodyless || matches!(head.status, 204 | 304) {
             Framing::Done
@@ -351,10 +338,7 @@ impl Connection {
         let status = lines.next().and_then(|line| line.split(' ').nth(1));
         let status = status.and_then(|code| code.parse().ok());
         let status = status.ok_or_else(|| io::Error::other(format!("not a response: {text:?}")))?;
-        Ok(Head {
-            status,
-            headers: lines.filter_map(field).collect(),
-        })
+        Ok(Head { status, headers: lines.filter_map(field).collect() })
     }
 
     /// The next piece of the body, as it arrives; none at its end.
@@ -423,12 +407,7 @@ impl Connection {
                 Err(_) => break false,
             }
         };
-        Response {
-            head,
-            body,
-            complete,
-            trailers: std::mem::take(&mut self.trailers),
-        }
+        Response { head, body, complete, trailers: std::mem::take(&mut self.trailers) }
     }
 
     /// Reads a whole response.
@@ -448,8 +427,7 @@ impl Connection {
     pub fn call(&mut self, request: &Request) -> Response {
         // A server may answer and close before it has read everything.
         let sent = self.send(request);
-        self.response()
-            .unwrap_or_else(|error| panic!("no answer: {error} (sent: {sent:?})"))
+        self.response().unwrap_or_else(|error| panic!("no answer: {error} (sent: {sent:?})"))
     }
 
     /// Whether the server has closed the connection; waits for it.
@@ -464,10 +442,7 @@ impl Connection {
 
     /// Reads the body line by line: each line with the time at which it came.
     pub fn lines(&mut self) -> Lines<'_> {
-        Lines {
-            connection: self,
-            text: Vec::new(),
-        }
+        Lines { connection: self, text: Vec::new() }
     }
 
     fn raw_line(&mut self) -> io::Result<String> {
@@ -487,10 +462,7 @@ impl Connection {
         if self.buffer.is_empty() && self.fill()? == 0 {
             return Err(ErrorKind::UnexpectedEof.into());
         }
-        let length = self
-            .buffer
-            .len()
-            .min(usize::try_from(most).unwrap_or(usize::MAX));
+        let length = self.buffer.len().min(usize::try_from(most).unwrap_or(usize::MAX));
         // Copies blocks, not bytes: this is not an optimised build.
         let rest = self.buffer.split_off(length);
         Ok(std::mem::replace(&mut self.buffer, rest))
@@ -532,9 +504,7 @@ fn is_timeout(error: &io::Error) -> bool {
 }
 
 fn find(bytes: &[u8], wanted: &[u8]) -> Option<usize> {
-    bytes
-        .windows(wanted.len())
-        .position(|window| window == wanted)
+    bytes.windows(wanted.len()).position(|window| window == wanted)
 }
 
 fn field(line: &str) -> Option<(String, String)> {
