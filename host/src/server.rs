@@ -113,6 +113,7 @@ pub async fn run(
         closing: closing.clone(),
     };
     let (stopping, stopped) = watch::channel(false);
+    let tasks = host.plane.invoker.tasks().clone();
     let data =
         tokio::spawn(accept::serve(data_listener, host.plane, config.connections_max, stopped));
     let admin_router = admin::router(admin_state);
@@ -131,7 +132,7 @@ pub async fn run(
     closing.cancel();
     // Fails only if the accept loop is gone, which is what it is told to be.
     let _ = stopping.send(true);
-    shutdown::drain(config.drain_time_max, data, admin).await;
+    shutdown::drain(config.drain_time_max, data, admin, &tasks).await;
     let _ = std::fs::remove_file(config.data_dir.join(HOST_FILE));
     host.storage.close();
     host.telemetry.close();

@@ -5,6 +5,11 @@ use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinHandle;
 
+use crate::invoke::tasks::Tasks;
+
+/// Longest wait for what was cut off to be gone.
+const CUT_TIME_MAX: Duration = Duration::from_secs(2);
+
 /// Waits for SIGTERM or SIGINT.
 ///
 /// # Errors
@@ -26,6 +31,7 @@ pub async fn drain(
     time_max: Duration,
     mut data: JoinHandle<()>,
     mut admin: JoinHandle<std::io::Result<()>>,
+    tasks: &Tasks,
 ) {
     let finished = async {
         let _ = (&mut data).await;
@@ -33,7 +39,11 @@ pub async fn drain(
     };
     if tokio::time::timeout(time_max, finished).await.is_err() {
         tracing::warn!("requests were still running at the drain deadline; they are cut off");
-        data.abort();
+        tasks.cut();
         admin.abort();
+        // A guest that computes gives way at the next tick of the epoch.
+        if tokio::time::timeout(CUT_TIME_MAX, tasks.finished()).await.is_err() {
+            tracing::warn!("requests could not be cut off in time; their receipts are lost");
+        }
     }
 }

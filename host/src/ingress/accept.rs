@@ -34,7 +34,8 @@ const READ_BUFFER_BYTES_MAX: usize = 64 << 10;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Accepts connections until `shutdown` changes, then lets those that are open
-/// finish their requests. Returns when the last is closed.
+/// finish their requests. Returns when the last is closed and no guest goes on
+/// after its response.
 pub async fn serve(
     listener: TcpListener,
     plane: Arc<DataPlane>,
@@ -50,16 +51,14 @@ pub async fn serve(
         let Some((stream, peer, permit)) = accepted else {
             continue;
         };
-        let (plane, shutdown) = (Arc::clone(&plane), shutdown.clone());
-        tokio::spawn(async move {
+        let (served, shutdown) = (Arc::clone(&plane), shutdown.clone());
+        plane.invoker.tasks().spawn(async move {
             let _permit = permit;
-            connection(stream, peer, &plane, shutdown).await;
+            connection(stream, peer, &served, shutdown).await;
         });
     }
     drop(listener);
-    let all = u32::try_from(connections_max).unwrap_or(u32::MAX);
-    // The semaphore is never closed; this waits for every connection's permit.
-    let _ = permits.acquire_many(all).await;
+    plane.invoker.tasks().finished().await;
 }
 
 async fn accept(

@@ -7,6 +7,7 @@ pub mod drive;
 pub mod record;
 pub mod response;
 pub mod target;
+pub mod tasks;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -33,6 +34,7 @@ use drive::Driver;
 use record::Record;
 use response::{GuestResponse, RequestBody, Source};
 use target::Target;
+use tasks::Tasks;
 
 /// Chunks of a CGI response on their way, besides the one being written.
 const CGI_CHUNKS: usize = 2;
@@ -59,6 +61,7 @@ pub struct Invoker {
     loader: Arc<Loader>,
     telemetry: Arc<Telemetry>,
     host_gate: Gate,
+    tasks: Tasks,
 }
 
 /// A guest's answer, on its way to the client.
@@ -86,7 +89,19 @@ impl Invoker {
         telemetry: Arc<Telemetry>,
         instances_max: u32,
     ) -> Self {
-        Self { engines, loader, telemetry, host_gate: Gate::new(instances_max) }
+        Self {
+            engines,
+            loader,
+            telemetry,
+            host_gate: Gate::new(instances_max),
+            tasks: Tasks::default(),
+        }
+    }
+
+    /// The tasks that requests run in.
+    #[must_use]
+    pub fn tasks(&self) -> &Tasks {
+        &self.tasks
     }
 
     /// Guests that are running now.
@@ -114,8 +129,9 @@ impl Invoker {
         let Head { status, headers, bodyless } = head;
         let declared = if bodyless { None } else { cgi::declared_length(&headers) };
         let bytes_max = target.limits.response_body_bytes_max;
+        let tasks = self.tasks.clone();
         let mut response =
-            Box::new(GuestResponse::new(source, driver, record, bytes_max, declared));
+            Box::new(GuestResponse::new(source, driver, record, tasks, bytes_max, declared));
         if !bodyless {
             let prefetched =
                 std::future::poll_fn(|context| Poll::Ready(response.prefetch(context))).await;

@@ -11,6 +11,7 @@ use http_body::{Body, Frame, SizeHint};
 use super::cgi::CgiBody;
 use super::drive::Driver;
 use super::record::Record;
+use super::tasks::Tasks;
 use super::{Problem, outcome_of, response_failure};
 use crate::capabilities::body::GuestBody;
 use crate::engine::run::Failure;
@@ -85,6 +86,8 @@ pub struct GuestResponse {
     source: Source,
     driver: Driver,
     record: Option<Record>,
+    /// Where the guest goes on once nobody reads its response any more.
+    tasks: Tasks,
     /// Frames that were there when the head was, oldest first; two at most.
     buffered: Vec<Frame<Bytes>>,
     /// Whether the source has ended as it should.
@@ -103,6 +106,7 @@ impl GuestResponse {
         source: Source,
         driver: Driver,
         record: Record,
+        tasks: Tasks,
         bytes_max: u64,
         declared_bytes: Option<u64>,
     ) -> Self {
@@ -110,6 +114,7 @@ impl GuestResponse {
             source,
             driver,
             record: Some(record),
+            tasks,
             buffered: Vec::new(),
             ended: false,
             produced_bytes: 0,
@@ -158,7 +163,8 @@ impl GuestResponse {
         if self.driver.ended() {
             return end(&mut self.driver);
         }
-        tokio::spawn(async move {
+        let tasks = self.tasks.clone();
+        tasks.spawn(async move {
             std::future::poll_fn(|context| {
                 let ended = self.driver.poll(context);
                 while let Poll::Ready(Some(Ok(_))) = self.source.poll(context) {}
@@ -286,7 +292,7 @@ impl GuestResponse {
             return;
         }
         let mut driver = self.driver.take();
-        tokio::spawn(async move {
+        self.tasks.spawn(async move {
             std::future::poll_fn(|context| driver.poll(context)).await;
             let (outcome, error) = outcome_at_end(&mut driver);
             record.ended(outcome, error);
