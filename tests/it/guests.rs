@@ -81,6 +81,17 @@ fn every_kind_of_guest_answers_head_without_a_body() {
 }
 
 #[test]
+fn a_core_module_with_the_type_of_a_component_answers() {
+    let host = host().start();
+    let published = host.admin().deploy("typed", &guests::typed_module("typed"));
+    assert_eq!(published["revision"]["kind"], "http-0.2");
+    for _ in 0..3 {
+        let answer = host.get("/typed/");
+        assert_eq!((answer.status(), answer.text().as_str()), (200, ""));
+    }
+}
+
+#[test]
 fn trailers_arrive() {
     let host = host().start();
     for (name, component) in [("a", guests::http_02()), ("b", guests::http_03())] {

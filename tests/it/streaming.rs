@@ -81,6 +81,28 @@ fn a_large_body_passes_through_without_the_host_growing() {
 }
 
 #[test]
+fn an_upload_of_a_gibibyte_does_not_grow_the_host() {
+    let host = host().start();
+    let spec = json!({ "request_body": "1GiB", "timeout": "5m", "cpu": "5m" });
+    host.admin().deploy_with_spec("sink", &guests::wat("sink"), &spec);
+    host.call(&Request::post("/sink/", "a little")).assert_text("all read");
+    let before = host.mark_memory();
+    let mut connection = host.connect();
+    let request = Request::new("POST", "/sink/");
+    connection.send_head(&request.header("content-length", "1073741824")).expect("send");
+    let block = vec![b'x'; 1 << 20];
+    for _ in 0..1024 {
+        connection.write(&block).expect("send");
+    }
+    let answer = connection.response().expect("an answer");
+    answer.assert_text("all read");
+    let grown = host.growth_bytes(before);
+    assert!(grown < GROWTH_BYTES_MAX, "the host grew by {} MiB", grown / MIB);
+    let receipt = host.admin().receipt(&answer.request_id());
+    assert_eq!(receipt["request_bytes"], 1024 * MIB);
+}
+
+#[test]
 fn a_response_of_a_gibibyte_does_not_grow_the_host() {
     let host = host().start();
     let spec = json!({ "response_body": "2GiB", "timeout": "5m", "cpu": "5m" });

@@ -56,6 +56,25 @@ pub fn wat(name: &str) -> Vec<u8> {
     wat::parse_file(&path).unwrap_or_else(|error| panic!("{error}"))
 }
 
+/// A core module of `guests-wat/` with the type of a component in a custom
+/// section, as toolchains leave it for others to wrap: the world
+/// `wasi:http/proxy` of 0.2.
+///
+/// # Panics
+/// When the module or the world is broken.
+#[must_use]
+pub fn typed_module(name: &str) -> Vec<u8> {
+    let mut resolve = wit_parser::Resolve::default();
+    let worlds = repository().join("guest-sdk/wit/p2");
+    let (package, _) = resolve.push_dir(&worlds).expect("the worlds");
+    let world = resolve.select_world(&[package], Some("proxy")).expect("the world");
+    let mut module = wat(name);
+    let encoding = wit_component::StringEncoding::UTF8;
+    wit_component::embed_component_metadata(&mut module, &resolve, world, encoding)
+        .expect("a module");
+    module
+}
+
 /// Text as WebAssembly.
 ///
 /// # Panics
