@@ -41,6 +41,20 @@ fn what_runs_may_finish_and_nobody_new_gets_in() {
 }
 
 #[test]
+fn a_guest_that_goes_on_after_its_answer_may_finish() {
+    let host = host().start();
+    host.admin().deploy("lingers", &guests::wat("lingers"));
+    let started = Instant::now();
+    let answer = host.get("/lingers/");
+    answer.assert_text("done");
+    assert!(started.elapsed() < Duration::from_secs(1), "{:?}", started.elapsed());
+    let host = host.restart();
+    assert_eq!(host.admin().receipt(&answer.request_id())["outcome"], "ok");
+    let log = host.admin().logs("lingers", "");
+    assert!(log.iter().any(|line| line["text"] == "afterwards"), "{log:?}");
+}
+
+#[test]
 fn what_never_ends_is_cut_at_the_deadline() {
     let mut host = host().set("drain_time_max", "1s").start();
     let spec = json!({ "timeout": "1h", "cpu": "1h" });

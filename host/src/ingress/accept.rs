@@ -15,9 +15,10 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
-use tokio::time::{Instant, Sleep, sleep};
+use tokio::time::{Instant, Sleep, sleep, sleep_until};
 
 use super::{DataPlane, handle};
+use crate::invoke::response::WriteDeadline;
 
 /// Time for a request's head to arrive, from the connection's start or the end
 /// of the request before.
@@ -92,11 +93,13 @@ async fn connection(
 ) {
     // Small responses must not wait for the client's acknowledgement.
     let _ = stream.set_nodelay(true);
-    let io = TokioIo::new(WriteStall::new(stream));
-    let service =
-        service_fn(
-            |request| async move { Ok::<_, Infallible>(handle(plane, peer, request).await) },
-        );
+    let deadline = WriteDeadline::default();
+    let io = TokioIo::new(WriteStall::new(stream, deadline.clone()));
+    let service = service_fn(|request| async {
+        let mut response = handle(plane, peer, request).await;
+        response.body_mut().announce(&deadline);
+        Ok::<_, Infallible>(response)
+    });
     let mut builder = http1::Builder::new();
     builder
         .timer(TokioTimer::new())
@@ -124,16 +127,18 @@ async fn connection(
 }
 
 /// A stream whose writes fail once the other side has taken nothing for too
-/// long. hyper has no such timeout, and behind a response that nobody reads
-/// there is a guest that holds memory and a permit.
+/// long, or until its guest's time is over. hyper has no such timeout, and
+/// behind a response that nobody reads there is a guest that holds memory and a
+/// permit.
 struct WriteStall {
     stream: TcpStream,
+    deadline: WriteDeadline,
     stalled: Option<Pin<Box<Sleep>>>,
 }
 
 impl WriteStall {
-    fn new(stream: TcpStream) -> Self {
-        Self { stream, stalled: None }
+    fn new(stream: TcpStream, deadline: WriteDeadline) -> Self {
+        Self { stream, deadline, stalled: None }
     }
 
     fn watch<T>(
@@ -146,7 +151,8 @@ impl WriteStall {
             return written;
         }
         let timer = self.stalled.get_or_insert_with(|| {
-            Box::pin(tokio::time::sleep_until(Instant::now() + WRITE_STALL_TIMEOUT))
+            let until = Instant::now() + WRITE_STALL_TIMEOUT;
+            Box::pin(sleep_until(self.deadline.get().map_or(until, |deadline| deadline.min(until))))
         });
         match timer.as_mut().poll(context) {
             Poll::Ready(()) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),

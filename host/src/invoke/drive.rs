@@ -55,6 +55,12 @@ impl Driver {
         Self { state, cpu: Arc::clone(&self.cpu), deadline: self.deadline, failure: None }
     }
 
+    /// When the guest's wall time is over.
+    #[must_use]
+    pub fn deadline(&self) -> Instant {
+        self.deadline
+    }
+
     /// Whether the guest has ended.
     #[must_use]
     pub fn ended(&self) -> bool {

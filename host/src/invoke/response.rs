@@ -1,12 +1,13 @@
 //! Step 6: the response as it goes out, with the guest running behind it.
 
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
+use tokio::time::Instant;
 
 use super::cgi::CgiBody;
 use super::drive::Driver;
@@ -23,12 +24,40 @@ use crate::model::invocation::Outcome;
 #[error("the response was cut: {0}")]
 pub struct Cut(&'static str);
 
+/// When the guest behind a response has to be over, for who writes the response:
+/// while a client takes nothing, nobody polls the guest, and it can not end
+/// itself. None where no guest is waiting. Clones are the same.
+#[derive(Debug, Clone, Default)]
+pub struct WriteDeadline(Arc<Mutex<Option<Instant>>>);
+
+impl WriteDeadline {
+    /// The time, if there is one.
+    #[must_use]
+    pub fn get(&self) -> Option<Instant> {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn set(&self, deadline: Option<Instant>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = deadline;
+    }
+}
+
 /// The body of any response of the data plane.
 pub enum ResponseBody {
     /// A short text of our own.
     Text(Option<Bytes>),
     /// A guest's response.
     Guest(Box<GuestResponse>),
+}
+
+impl ResponseBody {
+    /// Tells who writes it when its guest has to be over.
+    pub fn announce(&mut self, deadline: &WriteDeadline) {
+        if let Self::Guest(response) = self {
+            deadline.set(Some(response.driver.deadline()));
+            response.write_deadline = Some(deadline.clone());
+        }
+    }
 }
 
 impl Body for ResponseBody {
@@ -97,6 +126,8 @@ pub struct GuestResponse {
     bytes_max: u64,
     /// What the guest said the length would be.
     declared_bytes: Option<u64>,
+    /// Who has to know until when this may take.
+    write_deadline: Option<WriteDeadline>,
 }
 
 impl GuestResponse {
@@ -121,6 +152,7 @@ impl GuestResponse {
             sent_bytes: 0,
             bytes_max,
             declared_bytes,
+            write_deadline: None,
         }
     }
 
@@ -286,6 +318,10 @@ impl GuestResponse {
         let Some(mut record) = self.record.take() else {
             return;
         };
+        // What is left to write needs no guest.
+        if let Some(deadline) = &self.write_deadline {
+            deadline.set(None);
+        }
         record.sent(self.sent_bytes);
         if self.driver.ended() {
             record.ended(Outcome::Ok, None);
@@ -322,8 +358,14 @@ impl Drop for GuestResponse {
         let sent_all = self.declared_bytes == Some(self.sent_bytes);
         if self.buffered.is_empty() && (self.ended || sent_all) {
             self.finish();
+        } else if self.driver.deadline() <= Instant::now() {
+            let error = "the wall time limit is used up: the client did not take the response";
+            self.end(Outcome::Timeout, Some(error.to_owned()));
         } else if let Some(record) = &mut self.record {
             record.sent(self.sent_bytes);
+        }
+        if let Some(deadline) = &self.write_deadline {
+            deadline.set(None);
         }
     }
 }
