@@ -15,6 +15,7 @@ mod limits;
 mod logs_and_receipts;
 mod revisions;
 mod routing;
+mod sdks;
 mod shutdown;
 mod streaming;
 mod upload;
