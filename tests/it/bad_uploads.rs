@@ -199,7 +199,7 @@ fn a_compile_bomb_costs_its_sender_an_answer_and_nobody_else_anything() {
     };
     for (setting, value, bomb, limit) in [
         ("compile_time_max", "1s", bomb(&many), "time"),
-        ("compile_memory_max", "1200MiB", bomb(&long), "memory"),
+        ("compile_memory_max", "512MiB", bomb(&long), "memory"),
     ] {
         let host = host().set(setting, value).start();
         host.admin().deploy("good", &guests::answering("still here"));
