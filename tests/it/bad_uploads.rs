@@ -200,7 +200,7 @@ fn a_compile_bomb_costs_its_sender_an_answer_and_nobody_else_anything() {
     // Each bomb has one limit that it can meet, and the other out of its reach
     // however slow the machine is.
     for (limit, time_max, memory_max, bomb) in
-        [("time", "1s", "8GiB", bomb(&many)), ("memory", "10m", "1200MiB", bomb(&long))]
+        [("time", "1s", "8GiB", bomb(&many)), ("memory", "10m", "512MiB", bomb(&long))]
     {
         let host =
             host().set("compile_time_max", time_max).set("compile_memory_max", memory_max).start();

@@ -182,6 +182,9 @@ impl Compiler {
             .arg(self.bounds.time_max.as_secs().max(1).to_string())
             .arg(&self.folders.cache)
             .env_clear()
+            // The allocator reserves a GiB of addresses at once unless told
+            // otherwise (here in KiB), and the child's bound is on addresses.
+            .env("MIMALLOC_ARENA_RESERVE", "32768")
             .stdin(component)
             .stdout(code)
             .stderr(Stdio::piped())
