@@ -90,7 +90,7 @@ fn a_revisions_own_url_calls_that_revision() {
         host.get(&format!("/app:{number}/")).assert_text(version);
         host.get(&format!("/app:{number}/deep/er?x")).assert_text(version);
     }
-    for path in ["/app:4/", "/app:0/", "/app:x/", "/app:/"] {
+    for path in ["/app:4/", "/app:0/", "/app:01/", "/app:x/", "/app:/"] {
         host.get(path).assert_problem(404, "no_route");
     }
     // The prefix that the guest is told has the number.

@@ -5,6 +5,7 @@ pub mod admission;
 pub mod cgi;
 pub mod drive;
 pub mod record;
+pub mod request;
 pub mod response;
 pub mod target;
 pub mod tasks;
@@ -32,7 +33,8 @@ use admission::{Gate, Permit, Refused};
 use cgi::{CgiBody, HeadReader};
 use drive::Driver;
 use record::Record;
-use response::{GuestResponse, RequestBody, Source};
+use request::RequestBody;
+use response::{GuestResponse, Source};
 use target::Target;
 use tasks::Tasks;
 

@@ -1,7 +1,6 @@
 //! Step 6: the response as it goes out, with the guest running behind it.
 
 use std::pin::Pin;
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 
@@ -367,85 +366,5 @@ impl Drop for GuestResponse {
         if let Some(deadline) = &self.write_deadline {
             deadline.set(None);
         }
-    }
-}
-
-/// A request body that counts itself.
-pub struct RequestBody<B> {
-    body: B,
-    meter: Arc<crate::engine::limits::Meter>,
-    bytes_max: u64,
-    bytes: u64,
-    /// What [`Self::welcome`] found.
-    ahead: Option<Frame<Bytes>>,
-}
-
-impl<B> RequestBody<B> {
-    /// Reads `body` up to `bytes_max`.
-    #[must_use]
-    pub fn new(body: B, meter: Arc<crate::engine::limits::Meter>, bytes_max: u64) -> Self {
-        Self { body, meter, bytes_max, bytes: 0, ahead: None }
-    }
-}
-
-impl<B> RequestBody<B>
-where
-    B: Body<Data = Bytes> + Unpin,
-{
-    /// For a client that waits for `100 Continue`: it is sent when the body is
-    /// first asked for, but not after the response has begun, and guests that
-    /// stream begin theirs first. So the body is asked for here, and the
-    /// connection gets a turn to say it.
-    pub async fn welcome(&mut self) {
-        std::future::poll_fn(|context| {
-            if let Poll::Ready(Some(Ok(frame))) = Pin::new(&mut self.body).poll_frame(context) {
-                self.ahead = Some(frame);
-            }
-            Poll::Ready(())
-        })
-        .await;
-        tokio::task::yield_now().await;
-    }
-}
-
-impl<B> Body for RequestBody<B>
-where
-    B: Body<Data = Bytes> + Unpin,
-{
-    type Data = Bytes;
-    type Error = crate::capabilities::body::BodyError;
-
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
-        let this = self.get_mut();
-        let frame = match this.ahead.take() {
-            Some(frame) => frame,
-            None => match std::task::ready!(Pin::new(&mut this.body).poll_frame(context)) {
-                None => return Poll::Ready(None),
-                Some(Err(_)) => {
-                    this.meter.request_broken.store(true, Ordering::Relaxed);
-                    return Poll::Ready(Some(Err(Self::Error::Incomplete)));
-                }
-                Some(Ok(frame)) => frame,
-            },
-        };
-        this.bytes += frame.data_ref().map_or(0, length);
-        this.meter.request_bytes.store(this.bytes, Ordering::Relaxed);
-        if this.bytes > this.bytes_max {
-            this.meter.request_too_large.store(true, Ordering::Relaxed);
-            return Poll::Ready(Some(Err(Self::Error::TooLarge(this.bytes_max))));
-        }
-        Poll::Ready(Some(Ok(frame)))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.ahead.is_none() && self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        // What is ahead is not in the body's own hint any more.
-        if self.ahead.is_some() { SizeHint::default() } else { self.body.size_hint() }
     }
 }

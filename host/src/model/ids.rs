@@ -159,8 +159,9 @@ impl fmt::Display for RevisionNumber {
 impl FromStr for RevisionNumber {
     type Err = IdError;
     fn from_str(text: &str) -> Result<Self, IdError> {
-        // `u32::from_str` also takes a leading `+`, which no URL of ours has.
-        let digits = text.bytes().all(|byte| byte.is_ascii_digit());
+        // `u32::from_str` also takes a leading `+` and leading zeros; a revision
+        // has one name.
+        let digits = text.bytes().all(|byte| byte.is_ascii_digit()) && !text.starts_with('0');
         match text.parse() {
             Ok(number) if digits && number > 0 => Ok(Self(number)),
             _ => Err(IdError::Revision(text.chars().take(80).collect())),
@@ -313,5 +314,6 @@ mod tests {
         assert_eq!(id.to_ascii().as_slice(), id.to_string().as_bytes());
         assert!("+1".parse::<RevisionNumber>().is_err());
         assert!("0".parse::<RevisionNumber>().is_err());
+        assert!("01".parse::<RevisionNumber>().is_err());
     }
 }
