@@ -3,7 +3,7 @@
 # One folder for all builds; a release build has its own part of it.
 CARGO ?= cargo
 
-.PHONY: demo test check install clean
+.PHONY: demo test bench check install clean
 
 # Builds the host, gets the guest toolchains that are missing, builds and
 # deploys every example, and keeps serving. Ends with Ctrl-C.
@@ -15,6 +15,12 @@ demo:
 test:
 	guest-sdk/toolchains/install rust c go python javascript
 	$(CARGO) test --workspace --locked
+
+# Whit beside its peers, then the parts of a request alone. What the first saw
+# goes into host/benches/RESULTS.md. Half an hour; leave the machine alone.
+bench:
+	$(CARGO) bench --locked -p whit --bench side_by_side -- --write
+	$(CARGO) bench --locked -p whit --bench micro
 
 # What the gate runs.
 check:
