@@ -145,3 +145,29 @@ fn a_guest_that_fails_after_its_answer_does_not_hurt_it() {
     answer.assert_problem(502, "trapped");
     host.get("/exits/").assert_text("cgi-rust\n");
 }
+
+#[test]
+fn a_command_that_is_a_component_speaks_cgi() {
+    use wasi_preview1_component_adapter_provider::{
+        WASI_SNAPSHOT_PREVIEW1_ADAPTER_NAME as NAME,
+        WASI_SNAPSHOT_PREVIEW1_COMMAND_ADAPTER as COMMAND,
+    };
+    // What a toolchain for wasip2 makes of the same program: it exports
+    // `wasi:cli/run`.
+    let component = wit_component::ComponentEncoder::default()
+        .validate(true)
+        .module(guests::cgi())
+        .and_then(|encoder| encoder.adapter(NAME, COMMAND))
+        .and_then(|mut encoder| encoder.encode())
+        .expect("a component");
+    let host = host().start();
+    let published = host.admin().deploy("command", &component);
+    assert_eq!(published["revision"]["kind"], "cgi-0.2");
+    for _ in 0..100 {
+        host.get("/command/counter").assert_text("1\n");
+    }
+    let answer = host.call(&Request::post("/command/echo", b"hello".to_vec()));
+    answer.assert_text("hello");
+    host.get("/command/trap").assert_problem(502, "trapped");
+    assert_eq!(host.get("/command/status?code=418").status(), 418);
+}
