@@ -303,7 +303,7 @@ impl Bed {
         let cpu = Arc::new(CpuClock::new(meter, limits.cpu_ms));
         cpu.start_slice();
         let store = |track, wasi, limiter, cpu| {
-            let hooks = HttpHooks::new(Egress::nothing(), Arc::clone(&self.log), track);
+            let hooks = HttpHooks::new(Egress::nothing(), Arc::clone(&self.log), track, 0);
             new_store(self.engines.get(track), wasi, hooks, limiter, cpu)
         };
         let http = || wasi::http_context(&[], &self.log);
@@ -351,6 +351,8 @@ impl Bed {
             cpu,
             log: Arc::clone(&self.log),
             egress: Egress::nothing(),
+            secure: false,
+            hops: 0,
         };
         let run = |protocol| run::run(self.engines.clone(), Arc::clone(guest), call(protocol));
         if let Guest::Http02(_) | Guest::Http03(_) = **guest {

@@ -151,7 +151,7 @@ impl Host {
         let ready: Value = serde_json::from_str(line).expect("the ready line is JSON");
         let address = |name: &str| {
             let url = ready[name].as_str();
-            let address = url.and_then(|url| url.strip_prefix("http://"));
+            let address = url.and_then(|url| url.split_once("://").map(|(_, address)| address));
             address.unwrap_or_else(|| panic!("no {name} URL in {line}")).to_owned()
         };
         (self.data, self.admin) = (address("data"), address("admin"));

@@ -26,6 +26,12 @@ pub(super) struct ServeArgs {
     /// Where the admin API answers [default: 127.0.0.1:8081]
     #[arg(long, value_name = "ADDR")]
     pub(super) admin_listen: Option<String>,
+    /// Certificate of the data plane, in PEM; with it and its key, HTTPS is spoken
+    #[arg(long, value_name = "FILE")]
+    pub(super) tls_cert: Option<PathBuf>,
+    /// Private key of the certificate, in PEM
+    #[arg(long, value_name = "FILE")]
+    pub(super) tls_key: Option<PathBuf>,
     /// Configuration file
     #[arg(long, value_name = "FILE")]
     pub(super) config: Option<PathBuf>,
@@ -104,7 +110,10 @@ fn flags(args: &ServeArgs, global: &Global) -> Flags {
         .as_ref()
         .filter(|_| global.data_dir_is_flag)
         .map(|folder| folder.display().to_string());
+    let path = |file: &Option<PathBuf>| file.as_ref().map(|file| file.display().to_string());
     let given = [
+        ("tls_cert", path(&args.tls_cert)),
+        ("tls_key", path(&args.tls_key)),
         ("listen", args.listen.clone()),
         ("admin_listen", args.admin_listen.clone()),
         ("data_dir", data_dir),

@@ -11,6 +11,7 @@ use tokio::sync::{OnceCell, OwnedSemaphorePermit, Semaphore};
 use wasmtime_wasi_http::Error;
 
 use super::address::{self, Forbidden};
+use super::hops::HopKey;
 use super::tls;
 use crate::model::allow::{AllowHost, AllowedHosts, Host, HostError, Scheme, parse_port};
 
@@ -51,13 +52,23 @@ impl Default for EgressLimits {
     }
 }
 
+/// Where this host listens itself: the real addresses.
+#[derive(Debug, Clone, Default)]
+pub struct OwnListeners {
+    /// The data plane's. Functions that call each other are as private as any
+    /// other service on this machine.
+    pub data: Vec<SocketAddr>,
+    /// The admin API's, which nothing reaches.
+    pub admin: Vec<SocketAddr>,
+}
+
 /// What holds for the outgoing requests of all functions of a host.
 #[derive(Debug)]
 pub struct HostEgress {
     /// Whether functions may reach private addresses that they name.
     private: bool,
-    /// Where this host listens itself.
-    listeners: Vec<SocketAddr>,
+    own: OwnListeners,
+    pub(super) hops: Arc<HopKey>,
     connections: Arc<Semaphore>,
     lookups: Arc<Semaphore>,
     pub(super) roots: tls::Roots,
@@ -65,13 +76,14 @@ pub struct HostEgress {
 
 impl HostEgress {
     /// `private`: whether a function may reach a private address that its
-    /// `allow_hosts` names as an address, or as `localhost`. `listeners`: the
-    /// host's own real addresses, which nothing reaches.
+    /// `allow_hosts` names as an address, or as `localhost`. `hops` counts calls
+    /// of functions by functions.
     #[must_use]
-    pub fn new(private: bool, listeners: Vec<SocketAddr>) -> Arc<Self> {
+    pub fn new(private: bool, own: OwnListeners, hops: Arc<HopKey>) -> Arc<Self> {
         Arc::new(Self {
             private,
-            listeners,
+            own,
+            hops,
             connections: Arc::new(Semaphore::new(HOST_CONNECTIONS_MAX)),
             lookups: Arc::new(Semaphore::new(HOST_LOOKUPS_MAX)),
             roots: tls::Roots::default(),
@@ -110,7 +122,7 @@ impl Egress {
     #[must_use]
     pub fn nothing() -> Arc<Self> {
         static NOTHING: LazyLock<Arc<Egress>> = LazyLock::new(|| {
-            let host = HostEgress::new(false, Vec::new());
+            let host = HostEgress::new(false, OwnListeners::default(), Arc::new(HopKey::unused()));
             Arc::new(Egress::with_limits(&[], &host, EgressLimits::default()))
         });
         Arc::clone(&NOTHING)
@@ -155,13 +167,14 @@ impl Egress {
     /// Whether a granted request may go to this address, which is one of its
     /// destination's.
     pub(super) fn may_reach(&self, grant: &Grant, address: SocketAddr) -> bool {
-        if address::is_own(address, &self.host.listeners, is_local) {
+        let own = &self.host.own;
+        if address::is_own(address, &own.admin, is_local) {
             return false;
         }
         match address::forbidden(address.ip()) {
-            None => true,
+            None if !address::is_own(address, &own.data, is_local) => true,
             Some(Forbidden::Always) => false,
-            Some(Forbidden::Private) => {
+            None | Some(Forbidden::Private) => {
                 // `localhost` is a name all the same, and names can lie.
                 let is_as_named = match &grant.destination.host {
                     Host::Address(named) => *named == address.ip(),
