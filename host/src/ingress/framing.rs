@@ -107,8 +107,13 @@ impl Framing {
                         self.line.push(piece);
                         return;
                     };
+                    let before = piece.last().copied().unwrap_or(self.line.last);
                     if self.take_line(piece).is_err() {
-                        if let Some(line_feed) = rest.get_mut(end) {
+                        // In a chunk's extension hyper takes anything but this.
+                        let is_refused_as_it_is =
+                            self.expected == Expected::ChunkSize && before != b'\r';
+                        if let Some(line_feed) = rest.get_mut(end).filter(|_| !is_refused_as_it_is)
+                        {
                             *line_feed = REFUSED;
                         }
                         self.expected = Expected::Nothing;
@@ -357,8 +362,9 @@ mod tests {
         for bytes in broken {
             for piece in [1, 2, 3, 7, 64, 1000] {
                 let (after, framing) = checked(&bytes, piece);
-                assert_ne!(after, bytes, "{bytes:?} in pieces of {piece}");
-                assert_eq!(framing.expected, Expected::Nothing);
+                assert_eq!(framing.expected, Expected::Nothing, "{bytes:?} in {piece}s");
+                let is_refused_as_it_is = bytes.ends_with("chunked\r\n\r\n5\n");
+                assert_eq!(after == bytes, is_refused_as_it_is, "{bytes:?} in {piece}s");
             }
         }
     }

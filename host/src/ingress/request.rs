@@ -85,11 +85,26 @@ fn authority(head: &Parts) -> Result<Box<str>, &'static str> {
         return Err("the request's path does not start with '/'");
     }
     match authority.parse::<Authority>() {
-        Ok(parsed) if !parsed.as_str().contains('@') && !parsed.host().is_empty() => {
+        Ok(parsed) if is_host(parsed.host()) && has_port_or_nothing(&parsed) => {
             Ok(authority.into())
         }
         _ => Err("the Host header is not a host name"),
     }
+}
+
+/// Without what only some take for part of a name: ',', ';', '%'.
+fn is_host(host: &str) -> bool {
+    let is_part = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
+    match host.strip_prefix('[').and_then(|inner| inner.strip_suffix(']')) {
+        Some(address) => address.parse::<std::net::Ipv6Addr>().is_ok(),
+        None => !host.is_empty() && host.bytes().all(is_part),
+    }
+}
+
+/// After the host there is a port or nothing, and before it no user.
+fn has_port_or_nothing(authority: &Authority) -> bool {
+    let rest = authority.as_str().strip_prefix(authority.host());
+    rest.is_some_and(|rest| rest.is_empty() || authority.port_u16().is_some())
 }
 
 /// Makes the request the function's: its path without the first `prefix_bytes`,
@@ -146,6 +161,7 @@ mod tests {
     #[test]
     fn a_request_has_one_host() {
         assert_eq!(authority(&head("/a", &["x.y:80"])).as_deref(), Ok("x.y:80"));
+        assert_eq!(authority(&head("/a", &["[::1]:80"])).as_deref(), Ok("[::1]:80"));
         assert_eq!(authority(&head("http://x.y/a", &["x.y"])).as_deref(), Ok("x.y"));
         for (uri, hosts) in [
             ("/a", &[][..]),
@@ -154,6 +170,10 @@ mod tests {
             ("/a", &["u@h"]),
             ("/a", &["a b"]),
             ("/a", &["a/b"]),
+            ("/a", &["a,b"]),
+            ("/a", &["a%62"]),
+            ("/a", &["[::g]"]),
+            ("/a", &["a:x"]),
             ("/a", &[""]),
             ("http://x.y/a", &["z"]),
             ("*", &["a"]),
