@@ -10,6 +10,7 @@ mod durability;
 mod examples;
 mod guests;
 mod http1;
+mod http2;
 mod http_front;
 mod isolation;
 mod limits;
@@ -18,7 +19,9 @@ mod revisions;
 mod routing;
 mod sdks;
 mod shutdown;
+mod slow_clients;
 mod streaming;
+mod tls;
 mod upload;
 
 use tests::HostBuilder;
