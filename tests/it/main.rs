@@ -15,6 +15,7 @@ mod http_front;
 mod isolation;
 mod limits;
 mod logs_and_receipts;
+mod recursion;
 mod revisions;
 mod routing;
 mod sdks;

@@ -58,7 +58,7 @@ pub(super) fn run(args: ServeArgs, global: &Global) -> anyhow::Result<ExitCode> 
         return Err(start_again_without_backtraces());
     }
     tracing_subscriber::fmt()
-        .with_env_filter(EnvFilter::try_new(config::log_filter()).context("read WHIT_LOG")?)
+        .with_env_filter(EnvFilter::try_new(log_filter()).context("read WHIT_LOG")?)
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())
         .init();
@@ -85,6 +85,12 @@ pub(super) fn run(args: ServeArgs, global: &Global) -> anyhow::Result<ExitCode> 
     // What is left at most waits for standard input, which may never end.
     runtime.shutdown_background();
     served
+}
+
+/// What the log shows: of what these crates warn of, clients decide, and none of
+/// it is an operator's to mend. Whoever wants it can name them.
+fn log_filter() -> String {
+    format!("h2=error,hyper=error,rustls=error,{}", config::log_filter())
 }
 
 /// With `RUST_BACKTRACE` set, every error that is made and handled on the way
