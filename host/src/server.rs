@@ -241,7 +241,8 @@ fn connection_options(config: &Config, tls: Option<Arc<Tls>>) -> ConnectionOptio
         idle: config.idle_time_max,
         response: config.response_stall_max,
     };
-    ConnectionOptions { connections_max: config.connections_max, patience, tls }
+    let connections_max = accept::connections_possible(config.connections_max);
+    ConnectionOptions { connections_max, patience, tls }
 }
 
 fn listen(what: &'static str, address: SocketAddr) -> Result<TcpListener, StartError> {

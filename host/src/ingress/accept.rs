@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::sleep;
@@ -17,6 +18,32 @@ use super::connection::{self, ConnectionOptions};
 /// or memory; each is twice the one before.
 const PAUSE_MIN: Duration = Duration::from_millis(10);
 const PAUSE_MAX: Duration = Duration::from_secs(1);
+
+/// Most descriptors that are kept from connections: for files, outgoing requests
+/// and compile children.
+const DESCRIPTORS_KEPT_MAX: u64 = 1024;
+
+/// How many connections this process can have open, of `connections_max`. Each
+/// is a descriptor; the limit on those is raised to what the system allows.
+#[must_use]
+pub fn connections_possible(connections_max: usize) -> usize {
+    let limit = getrlimit(Resource::Nofile);
+    // Fails only where the limit is as it was, which is asked next.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
+    let Some(descriptors) = getrlimit(Resource::Nofile).current else {
+        return connections_max;
+    };
+    let kept = (descriptors / 4).min(DESCRIPTORS_KEPT_MAX);
+    let possible = usize::try_from(descriptors - kept).unwrap_or(usize::MAX);
+    if possible < connections_max {
+        tracing::warn!(
+            descriptors,
+            connections = possible,
+            "fewer connections than connections_max: the limit on open files is too low"
+        );
+    }
+    possible.min(connections_max)
+}
 
 /// Accepts connections until `shutdown` changes, then lets those that are open
 /// finish their requests. Returns when the last is closed and no guest goes on
