@@ -12,6 +12,7 @@ use wasmtime_wasi_http::Error;
 
 use super::address::{self, Forbidden};
 use super::hops::HopKey;
+use super::pool::{HOST_IDLE_MAX, Pool};
 use super::tls;
 use crate::model::allow::{AllowHost, AllowedHosts, Host, HostError, Scheme, parse_port};
 
@@ -30,8 +31,11 @@ const HOST_LOOKUPS_MAX: usize = 64;
 pub struct EgressLimits {
     /// Requests of one invocation, refused ones included.
     pub requests_max: u32,
-    /// One request, from its start to the last byte of its response.
+    /// One request, from its start to the head of its response. The invocation's
+    /// own time bounds the rest.
     pub request_time_max: Duration,
+    /// Silence within the body of a response.
+    pub silence_time_max: Duration,
     /// Looking up a name: part of `connect_time_max`.
     pub lookup_time_max: Duration,
     /// Up to a connection that is ready for the request, TLS included.
@@ -45,6 +49,7 @@ impl Default for EgressLimits {
         Self {
             requests_max: 32,
             request_time_max: Duration::from_secs(10),
+            silence_time_max: Duration::from_secs(10),
             lookup_time_max: Duration::from_secs(2),
             connect_time_max: Duration::from_secs(5),
             response_bytes_max: 16 << 20,
@@ -71,6 +76,7 @@ pub struct HostEgress {
     pub(super) hops: Arc<HopKey>,
     connections: Arc<Semaphore>,
     lookups: Arc<Semaphore>,
+    idle: Arc<Semaphore>,
     pub(super) roots: tls::Roots,
 }
 
@@ -86,6 +92,7 @@ impl HostEgress {
             hops,
             connections: Arc::new(Semaphore::new(HOST_CONNECTIONS_MAX)),
             lookups: Arc::new(Semaphore::new(HOST_LOOKUPS_MAX)),
+            idle: Arc::new(Semaphore::new(HOST_IDLE_MAX)),
             roots: tls::Roots::default(),
         })
     }
@@ -99,6 +106,7 @@ pub struct Egress {
     pub(super) limits: EgressLimits,
     connections: Arc<Semaphore>,
     lookups: Arc<Semaphore>,
+    pub(super) pool: Arc<Pool>,
     /// Of its own, so that no function resumes another's TLS session.
     pub(super) tls: OnceCell<Arc<ClientConfig>>,
 }
@@ -148,6 +156,7 @@ impl Egress {
             limits,
             connections: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
             lookups: Arc::new(Semaphore::new(LOOKUPS_MAX)),
+            pool: Pool::new(Arc::clone(&host.idle)),
             tls: OnceCell::new(),
         }
     }

@@ -10,6 +10,7 @@ mod connect;
 pub mod egress;
 mod exchange;
 mod hops;
+mod pool;
 mod tls;
 
 use std::sync::{Arc, LazyLock};
