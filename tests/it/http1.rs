@@ -266,3 +266,13 @@ fn a_large_pipeline_of_small_requests_is_one_after_the_other() {
     sending.join().expect("all was sent");
     assert!(started.elapsed().as_secs() < 30);
 }
+
+#[test]
+fn the_head_of_a_response_is_bounded() {
+    let host = host_with_functions();
+    for (name, component) in [("app", guests::http_02()), ("concurrent", guests::http_03())] {
+        host.admin().deploy(name, component);
+        assert_eq!(host.get(&format!("/{name}/fields?n=100")).header("x-99"), Some("y"));
+        host.get(&format!("/{name}/fields?n=101")).assert_problem(502, "output_limit");
+    }
+}

@@ -225,6 +225,9 @@ fn a_host_that_stops_says_so_and_finishes() {
     host.finish();
 }
 
+/// What a client sends again and again, by number.
+type Attack = Box<dyn FnMut(u32) -> Vec<u8> + Send>;
+
 #[test]
 fn floods_end_the_connection_and_nobody_elses() {
     let host = host_with_functions();
@@ -250,7 +253,7 @@ fn floods_end_the_connection_and_nobody_elses() {
     let settings = |_| frame(4, 0, 0, &[]).repeat(100);
     let priorities = |_| frame(2, 0, 1, &[0, 0, 0, 0, 1]).repeat(100);
     let unknown = |_| frame(200, 0, 0, &[]).repeat(100);
-    let attacks: Vec<(&str, Box<dyn FnMut(u32) -> Vec<u8> + Send>)> = vec![
+    let attacks: [(&str, Attack); 7] = [
         ("rapid reset", Box::new(rapid_reset)),
         ("made you reset", Box::new(made_you_reset)),
         ("continuations", Box::new(continuations)),
@@ -261,7 +264,7 @@ fn floods_end_the_connection_and_nobody_elses() {
     ];
     for (name, attack) in attacks {
         let (sent, goaway) = run(async { flood(raw(&host).await, attack).await });
-        eprintln!("{name}: cut after {sent} bytes, goaway {goaway:?}");
+        println!("{name}: cut after {sent} bytes, GOAWAY {goaway:?}");
         assert!(sent < 16 << 20, "{name}: {sent} bytes were taken");
         host.get("/wasip3-raw/").assert_text("wasip3-raw\n");
     }

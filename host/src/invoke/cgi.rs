@@ -18,7 +18,7 @@ use tokio::sync::mpsc;
 /// Most bytes of a response's head.
 const HEAD_BYTES_MAX: usize = 32 << 10;
 /// Most header fields of a response.
-const FIELDS_MAX: usize = 100;
+pub const FIELDS_MAX: usize = 100;
 
 /// Headers that describe this connection: never the guest's to see or to send.
 const CONNECTION_HEADERS: [&str; 7] = [

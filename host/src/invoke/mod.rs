@@ -316,7 +316,7 @@ async fn wait_http(
         Reply::Response(response) => {
             let (head, body) = response.into_parts();
             let head = Head { status: head.status, headers: head.headers, bodyless };
-            Ok((check_status(head)?, Source::Http(body)))
+            Ok((check_head(head)?, Source::Http(body)))
         }
         Reply::Refused(code) => {
             Err((Outcome::NoResponse, Some(format!("the guest answered with an error: {code}"))))
@@ -324,8 +324,13 @@ async fn wait_http(
     }
 }
 
-/// 1xx are not final responses, and a 101 would hand over the connection.
-fn check_status(head: Head) -> Result<Head, Problem> {
+/// 1xx are not final responses, and a 101 would hand over the connection. Fields
+/// are bounded as they are in CGI; the bytes of all, where the guest makes them.
+fn check_head(head: Head) -> Result<Head, Problem> {
+    if head.headers.len() > cgi::FIELDS_MAX {
+        let error = format!("the response has over {} header fields", cgi::FIELDS_MAX);
+        return Err((Outcome::OutputLimit, Some(error)));
+    }
     if (200..600).contains(&head.status.as_u16()) {
         return Ok(head);
     }

@@ -31,6 +31,12 @@ impl wasip2::exports::http::incoming_handler::Guest for Guest {
             "/method" => text(out, &format!("{}\n", method(&request))),
             "/url" => text(out, &format!("{url}\n")),
             "/headers" => text(out, &headers(&request)),
+            "/fields" => {
+                let names: Vec<String> =
+                    (0..number(query, "n")).map(|number| format!("x-{number}")).collect();
+                let fields: Vec<_> = names.iter().map(|name| (name.as_str(), "y")).collect();
+                respond(out, 200, &fields, |_| ());
+            }
             "/call" => call(&request, out),
             "/env" => text(out, &environment()),
             "/stream" => respond(out, 200, &[], |body| {

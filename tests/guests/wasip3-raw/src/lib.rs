@@ -30,6 +30,12 @@ impl wasip3::exports::http::handler::Guest for Guest {
             "/method" => text(format!("{}\n", method(&request))),
             "/url" => text(format!("{url}\n")),
             "/headers" => text(headers(&request)),
+            "/fields" => {
+                let names: Vec<String> =
+                    (0..number(query, "n")).map(|number| format!("x-{number}")).collect();
+                let fields: Vec<_> = names.iter().map(|name| (name.as_str(), "y")).collect();
+                respond(200, &fields, async |_| ())
+            }
             "/call" => call(&request).await,
             "/env" => text(environment()),
             "/stream" => {
