@@ -203,7 +203,9 @@ fn remove_forwarding(headers: &mut http::HeaderMap) {
     }
 }
 
-/// The body of a request, which tells when all of it has been sent.
+/// The body of a request, which tells when all of it has been sent, or that it
+/// failed. A server may answer without reading it all: then nothing is told, and
+/// the response says what there is to say.
 struct RequestBody {
     body: WasiBody,
     sent: Option<oneshot::Sender<Result<(), Error>>>,
@@ -246,14 +248,6 @@ impl Body for RequestBody {
 
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
-    }
-}
-
-impl Drop for RequestBody {
-    /// Nobody asks for the end of a body whose end is known.
-    fn drop(&mut self) {
-        let is_whole = self.body.is_end_stream() || self.body.size_hint().exact() == Some(0);
-        self.tell(if is_whole { Ok(()) } else { Err(Error::ConnectionTerminated) });
     }
 }
 
