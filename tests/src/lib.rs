@@ -7,8 +7,10 @@
 pub mod admin;
 pub mod command;
 pub mod guests;
+pub mod health;
 pub mod host;
 pub mod http;
+pub mod latency;
 pub mod wait;
 
 pub use host::{Host, HostBuilder};

@@ -13,6 +13,7 @@ use std::task::{Context, Poll};
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::admission::Permit;
+use super::turns::Turn;
 use crate::engine::limits::CpuClock;
 use crate::engine::run::Failure;
 
@@ -31,7 +32,8 @@ enum State {
         guest: Guest,
         /// Made when the guest waits for the first time: most never do.
         timer: Option<Pin<Box<Sleep>>>,
-        _permit: Permit,
+        turn: Turn,
+        permit: Permit,
     },
     Ended,
 }
@@ -44,7 +46,8 @@ impl Driver {
         cpu: Arc<CpuClock>,
         deadline: Instant,
     ) -> Self {
-        let state = State::Running { guest: Box::pin(guest), timer: None, _permit: permit };
+        let (timer, turn) = (None, Turn::None);
+        let state = State::Running { guest: Box::pin(guest), timer, turn, permit };
         Self { state, cpu, deadline, failure: None }
     }
 
@@ -76,17 +79,26 @@ impl Driver {
     /// Lets the guest run until it waits or ends. Once it has ended, its permit
     /// and its memory are free, and [`Self::take_failure`] knows why.
     pub fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        let State::Running { guest, timer, .. } = &mut self.state else {
+        let State::Running { guest, timer, turn, permit } = &mut self.state else {
             return Poll::Ready(());
         };
-        self.cpu.start_slice();
-        let polled = catch_unwind(AssertUnwindSafe(|| guest.as_mut().poll(context)));
-        let cpu_is_over = self.cpu.end_slice();
-        let result = match polled {
-            Err(panic) => Err(Failure::Host(panic_text(panic.as_ref()))),
-            Ok(Poll::Ready(result)) => result,
-            Ok(Poll::Pending) if cpu_is_over => Err(Failure::CpuLimit),
-            Ok(Poll::Pending) => {
+        let result = if turn.poll(context, permit.share()).is_pending() {
+            None
+        } else {
+            self.cpu.start_slice();
+            let polled = catch_unwind(AssertUnwindSafe(|| guest.as_mut().poll(context)));
+            let (cpu_is_over, slice_ns) = self.cpu.end_slice();
+            turn.end();
+            permit.share().charge(slice_ns);
+            match polled {
+                Err(panic) => Some(Err(Failure::Host(panic_text(panic.as_ref())))),
+                Ok(Poll::Ready(result)) => Some(result),
+                Ok(Poll::Pending) => cpu_is_over.then_some(Err(Failure::CpuLimit)),
+            }
+        };
+        let result = match result {
+            Some(result) => result,
+            None => {
                 let deadline = self.deadline;
                 let timer = timer.get_or_insert_with(|| Box::pin(sleep_until(deadline)));
                 std::task::ready!(timer.as_mut().poll(context));

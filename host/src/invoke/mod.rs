@@ -4,11 +4,13 @@
 pub mod admission;
 pub mod cgi;
 pub mod drive;
+pub mod fair;
 pub mod record;
 pub mod request;
 pub mod response;
 pub mod target;
 pub mod tasks;
+pub mod turns;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -29,7 +31,7 @@ use crate::engine::run::{self, Call, Failure, Protocol, Reply};
 use crate::model::function::GuestKind;
 use crate::model::invocation::Outcome;
 use crate::telemetry::{Telemetry, error_chain};
-use admission::{Gate, Permit, Refused};
+use admission::{HostGate, Permit, Refused};
 use cgi::{CgiBody, HeadReader};
 use drive::Driver;
 use record::Record;
@@ -62,7 +64,7 @@ pub struct Invoker {
     engines: Engines,
     loader: Arc<Loader>,
     telemetry: Arc<Telemetry>,
-    host_gate: Gate,
+    host_gate: HostGate,
     tasks: Tasks,
 }
 
@@ -95,7 +97,7 @@ impl Invoker {
             engines,
             loader,
             telemetry,
-            host_gate: Gate::new(instances_max),
+            host_gate: HostGate::new(instances_max),
             tasks: Tasks::default(),
         }
     }
@@ -363,6 +365,7 @@ fn outcome_of(failure: Failure) -> Problem {
         Failure::Timeout => (Outcome::Timeout, Some(failure.to_string())),
         Failure::CpuLimit => (Outcome::CpuLimit, Some(failure.to_string())),
         Failure::Memory(text) => (Outcome::MemoryLimit, Some(text)),
+        Failure::HostMemory(text) => (Outcome::Overloaded, Some(text)),
         Failure::Trap(text) => (Outcome::Trapped, Some(text)),
         Failure::Exit(0) => {
             let error = "the guest exited without setting a response".to_owned();
