@@ -9,6 +9,7 @@ mod disconnect;
 mod durability;
 mod examples;
 mod guests;
+mod hostile;
 mod http_front;
 mod isolation;
 mod limits;

@@ -71,3 +71,61 @@ fn guests_that_compute() {
     deploy(&host, "spin", &guests::wat("spin"), &spec);
     quiet_and_noisy(&host, ("/hello/", "hello"), &["/spin/"]);
 }
+
+#[test]
+fn guests_that_compute_in_short_pieces() {
+    let _alone = alone();
+    let host = host().set("instances_max", 128).start();
+    // Less than a tick, and then as if nothing had been; and always a new call.
+    let spec = json!({ "cpu": "1s", "timeout": "60s" });
+    deploy(&host, "polite", &guests::wat("polite-starver"), &spec);
+    deploy(&host, "short", &guests::wat("short-burst"), &spec);
+    quiet_and_noisy(&host, ("/hello/", "hello"), &["/polite/", "/short/"]);
+}
+
+#[test]
+fn guests_that_fill_their_memory() {
+    let _alone = alone();
+    let host = host().set("instances_max", 128).start();
+    let spec = json!({ "cpu": "300ms", "timeout": "60s", "concurrency": 16 });
+    deploy(&host, "fill", &guests::wat("memory-fill"), &spec);
+    quiet_and_noisy(&host, ("/hello/", "hello"), &["/fill/"]);
+}
+
+#[test]
+fn guests_that_write_and_wait() {
+    let _alone = alone();
+    let host = host().set("instances_max", 128).start();
+    let spec = json!({ "cpu": "300ms", "timeout": "60s" });
+    deploy(&host, "log", &guests::wat("flood-stderr"), &spec);
+    deploy(&host, "out", &guests::wat("flood-stdout"), &spec);
+    deploy(&host, "http", guests::http_02(), &spec);
+    // Its log, its response, its timers, its pieces.
+    let paths = ["/log/", "/out/", "/http/sleep?ms=5", "/http/stream?n=3"];
+    quiet_and_noisy(&host, ("/hello/", "hello"), &paths);
+}
+
+#[test]
+fn a_busy_victim_has_its_share_too() {
+    let _alone = alone();
+    let host = host().set("instances_max", 128).start();
+    let spec = json!({ "cpu": "300ms", "timeout": "60s" });
+    deploy(&host, "spin", &guests::wat("spin"), &spec);
+    // 5 ms of work each time: a quarter of a processor, which needs turns, too.
+    host.admin().deploy("work", &guests::wat("short-burst"));
+    quiet_and_noisy(&host, ("/work/", "worked"), &["/spin/"]);
+}
+
+#[test]
+fn a_function_at_its_limit_delays_nobody() {
+    let _alone = alone();
+    let host = host().set("instances_max", 32).start();
+    let spec = json!({ "concurrency": 16, "timeout": "60s" });
+    for name in ["a", "b", "c"] {
+        deploy(&host, name, guests::http_02(), &spec);
+    }
+    // 48 permits of functions for 32 of the host: the host's are always taken,
+    // and the victim is next but one whenever one comes back.
+    let paths = ["/a/sleep?ms=50", "/b/sleep?ms=50", "/c/sleep?ms=50"];
+    quiet_and_noisy(&host, ("/hello/", "hello"), &paths);
+}

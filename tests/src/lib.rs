@@ -9,6 +9,7 @@ pub mod command;
 pub mod guests;
 pub mod health;
 pub mod host;
+pub mod hostile;
 pub mod http;
 pub mod latency;
 pub mod wait;

@@ -1,12 +1,12 @@
 //! Turns on the processors.
 //!
-//! A guest that computes for long gives way at every tick, and would be behind
-//! all that wait for a processor. With many such guests that is many slices of
-//! 10 ms: everybody's request would wait for all of them. So a function that
-//! has used much CPU time of late runs only in its turn. There are as many turns
-//! as processors, functions share them fairly ([`super::fair`]), and who waits
-//! for one is in no run queue: a request of anybody else waits for the slices
-//! that run now, and for no other.
+//! A guest that computes for long gives way at every tick, and would be one of
+//! many that wait for a thread again. With many such guests that is many slices
+//! of 10 ms, some instructions take longer, and everybody's request would wait
+//! for all of them. So the guests of a function that has used much CPU time of
+//! late are polled on threads of their own: requests have theirs to themselves.
+//! There are as many turns as processors, and functions share them fairly
+//! ([`super::fair`]).
 //!
 //! Functions that use little, nearly all, only read one number here.
 
@@ -15,7 +15,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, LazyLock};
 use std::task::{Context, Poll, ready};
 
-use super::fair::{Entered, FairQueue, Place, Waiting};
+use tokio::task::JoinHandle;
+
+use super::fair::{Entered, FairQueue, Key, Waiting};
 use crate::engine::epoch::{self, TICK};
 
 /// A poll of a guest that took less is not charged: what is short can not hold
@@ -29,7 +31,7 @@ const AHEAD_TICKS_MAX: u32 = 8;
 /// is like any other.
 const DEBT_TICKS_MAX: u32 = 200;
 
-/// The process's processors. As many turns as worker threads.
+/// The process's processors.
 static TURNS: LazyLock<Arc<FairQueue>> = LazyLock::new(|| {
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
     // Who waits has been admitted already: its number is bounded.
@@ -77,54 +79,65 @@ fn later(paid: u32, now: u32) -> u32 {
 
 /// Where one guest is with its turn.
 #[derive(Default)]
-pub enum Turn {
-    /// It has none and has not asked for one.
+pub enum Turn<T> {
+    /// It has not asked for one.
     #[default]
     None,
     /// It is in the line.
     Line(Waiting),
-    /// It has got one, and lets the worker look first for what came in
-    /// meanwhile: else one slice would follow the other. Also where a turn was
-    /// free: while it is held here, others that are ready get in line, out of
-    /// the run queue.
-    Granted(Option<Place>, Pin<Box<dyn Future<Output = ()> + Send>>),
-    /// It may run, until [`Turn::end`].
-    Running(Option<Place>),
+    /// It has got one, and runs on a thread of its own.
+    Away(JoinHandle<T>),
 }
 
-impl Turn {
-    /// Ready when the guest may be polled.
-    pub fn poll(&mut self, context: &mut Context<'_>, share: &Arc<Share>) -> Poll<()> {
-        loop {
-            *self = match self {
-                Self::None if !share.is_heavy() => return Poll::Ready(()),
-                Self::None => match TURNS.enter(Arc::as_ptr(share) as usize) {
-                    Entered::Place(place) => Self::granted(Some(place)),
-                    Entered::Line(waiting) => Self::Line(waiting),
-                    Entered::Full => return Poll::Ready(()),
-                },
-                Self::Line(waiting) => {
-                    let place = ready!(Pin::new(waiting).poll(context));
-                    Self::granted(place)
+/// What [`Turn::poll`] came to.
+pub enum Turned<T> {
+    /// No turn is needed: poll the guest here.
+    Here,
+    /// The guest was polled elsewhere, and this came of it. None if that thread
+    /// was taken away, as happens when the process ends.
+    Back(Option<T>),
+}
+
+impl<T: Send + 'static> Turn<T> {
+    /// Waits for a turn, if one is needed, and then for `work` to be done in it.
+    pub fn poll<W>(
+        &mut self,
+        context: &mut Context<'_>,
+        share: &Arc<Share>,
+        work: impl FnOnce(&mut Context<'_>) -> Option<W>,
+    ) -> Poll<Turned<T>>
+    where
+        W: FnOnce() -> T + Send + 'static,
+    {
+        let place = match self {
+            Self::None if !share.is_heavy() => return Poll::Ready(Turned::Here),
+            Self::None => match TURNS.enter(Arc::as_ptr(share) as Key) {
+                Entered::Place(place) => Some(place),
+                Entered::Line(mut waiting) => {
+                    let waited = Pin::new(&mut waiting).poll(context);
+                    *self = Self::Line(waiting);
+                    ready!(waited)
                 }
-                Self::Granted(place, pause) => {
-                    ready!(pause.as_mut().poll(context));
-                    Self::Running(place.take())
-                }
-                Self::Running(_) => return Poll::Ready(()),
+                Entered::Full => return Poll::Ready(Turned::Here),
+            },
+            Self::Line(waiting) => ready!(Pin::new(waiting).poll(context)),
+            Self::Away(_) => None,
+        };
+        if !matches!(self, Self::Away(_)) {
+            let Some(work) = work(context) else {
+                return Poll::Ready(Turned::Back(None));
             };
+            *self = Self::Away(tokio::task::spawn_blocking(move || {
+                let _place = place;
+                work()
+            }));
         }
-    }
-
-    fn granted(place: Option<Place>) -> Self {
-        Self::Granted(place, Box::pin(tokio::task::yield_now()))
-    }
-
-    /// The guest was polled: its turn is somebody else's.
-    pub fn end(&mut self) {
-        if !matches!(self, Self::None) {
-            *self = Self::None;
-        }
+        let Self::Away(handle) = self else {
+            return Poll::Ready(Turned::Here);
+        };
+        let back = ready!(Pin::new(handle).poll(context));
+        *self = Self::None;
+        Poll::Ready(Turned::Back(back.ok()))
     }
 }
 
