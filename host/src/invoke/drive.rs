@@ -113,6 +113,14 @@ impl Driver {
         matches!(self.state, State::Ended)
     }
 
+    /// Whether the guest is being polled on another thread. Until it is back,
+    /// what it wrote meanwhile must be let be: why a stream ended is only known
+    /// then.
+    #[must_use]
+    pub fn is_away(&self) -> bool {
+        matches!(self.state, State::Running { turn: Turn::Away(_), .. })
+    }
+
     /// Why the guest ended, if not by itself. Given out once.
     #[must_use]
     pub fn take_failure(&mut self) -> Option<Failure> {

@@ -287,6 +287,9 @@ async fn wait_http(
 ) -> Result<(Head, Source), Problem> {
     let reply = std::future::poll_fn(|context| {
         let ended = driver.poll(context);
+        if driver.is_away() {
+            return Poll::Pending;
+        }
         match reply.try_recv() {
             Ok(reply) => Poll::Ready(Some(reply)),
             Err(_) if ended.is_ready() => Poll::Ready(None),
@@ -334,6 +337,9 @@ async fn wait_cgi(
     loop {
         let chunk = std::future::poll_fn(|context| {
             let _ = driver.poll(context);
+            if driver.is_away() {
+                return Poll::Pending;
+            }
             // Closed, at the latest, with the store of a guest that has ended.
             chunks.poll_recv(context)
         })
