@@ -96,7 +96,7 @@ fn guests_that_fill_their_memory() {
 fn guests_that_write_and_wait() {
     let _alone = alone();
     let host = host().set("instances_max", 128).start();
-    let spec = json!({ "cpu": "300ms", "timeout": "60s" });
+    let spec = json!({ "cpu": "300ms", "timeout": "60s", "response_body": "1MiB" });
     deploy(&host, "log", &guests::wat("flood-stderr"), &spec);
     deploy(&host, "out", &guests::wat("flood-stdout"), &spec);
     deploy(&host, "http", guests::http_02(), &spec);

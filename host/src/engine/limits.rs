@@ -53,6 +53,10 @@ pub fn thread_cpu_ns() -> u64 {
     seconds * 1_000_000_000 + nanoseconds
 }
 
+/// CPU time of one invocation that is worth counting for its function, in
+/// nanoseconds. Most requests take less, and touch nothing that others do.
+pub const DUE_NS: u64 = 500_000;
+
 /// The CPU clock of one invocation. It runs while the guest's future is polled,
 /// host calls included: a guest can not hide its use in them.
 #[derive(Debug)]
@@ -60,6 +64,8 @@ pub struct CpuClock {
     meter: Arc<Meter>,
     /// Thread CPU time at which the running poll began, in nanoseconds.
     slice_start_ns: AtomicU64,
+    /// CPU time that [`Self::end_slice`] has not returned yet.
+    due_ns: AtomicU64,
     limit_ns: u64,
 }
 
@@ -68,7 +74,8 @@ impl CpuClock {
     #[must_use]
     pub fn new(meter: Arc<Meter>, limit_ms: u64) -> Self {
         let limit_ns = limit_ms.saturating_mul(1_000_000);
-        Self { meter, slice_start_ns: AtomicU64::new(0), limit_ns }
+        let (slice_start_ns, due_ns) = (AtomicU64::new(0), AtomicU64::new(0));
+        Self { meter, slice_start_ns, due_ns, limit_ns }
     }
 
     /// Call on the thread that is about to poll the guest.
@@ -77,13 +84,17 @@ impl CpuClock {
     }
 
     /// Call on the same thread after the poll. Returns whether the limit is used
-    /// up, and how long the poll took, in nanoseconds.
+    /// up, and the CPU time that was not returned before, in nanoseconds: 0 until
+    /// it is worth while to count it, [`DUE_NS`].
     pub fn end_slice(&self) -> (bool, u64) {
         let before = self.meter.cpu_ns.load(Ordering::Relaxed);
         let used = self.used_ns();
         // Only this invocation writes here, one thread at a time.
         self.meter.cpu_ns.store(used, Ordering::Relaxed);
-        (used > self.limit_ns, used.saturating_sub(before))
+        let due = self.due_ns.load(Ordering::Relaxed) + used.saturating_sub(before);
+        let counted = if due < DUE_NS { 0 } else { due };
+        self.due_ns.store(due - counted, Ordering::Relaxed);
+        (used > self.limit_ns, counted)
     }
 
     /// Whether the limit is used up, asked while the guest runs.

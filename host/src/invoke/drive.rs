@@ -66,8 +66,8 @@ impl Wake for Woken {
 fn slice(mut guest: Guest, cpu: &CpuClock, share: &Share, context: &mut Context<'_>) -> Sliced {
     cpu.start_slice();
     let polled = catch_unwind(AssertUnwindSafe(|| guest.as_mut().poll(context)));
-    let (cpu_is_over, slice_ns) = cpu.end_slice();
-    share.charge(slice_ns);
+    let (cpu_is_over, due_ns) = cpu.end_slice();
+    share.charge(due_ns);
     match polled {
         Err(panic) => Err(Err(Failure::Host(panic_text(panic.as_ref())))),
         Ok(Poll::Ready(result)) => Err(result),

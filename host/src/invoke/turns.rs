@@ -20,9 +20,6 @@ use tokio::task::JoinHandle;
 use super::fair::{Entered, FairQueue, Key, Waiting};
 use crate::engine::epoch::{self, TICK};
 
-/// A poll of a guest that took less is not charged: what is short can not hold
-/// up others for long, and most requests are.
-const SLICE_FREE_NS: u64 = 500_000;
 /// A function may use a processor for one part in this many without turns.
 const SHARE: u64 = 4;
 /// How far ahead of its share a function may be, in ticks.
@@ -46,13 +43,13 @@ pub struct Share {
 }
 
 impl Share {
-    /// Charges the function for a poll of one of its guests.
-    pub fn charge(&self, slice_ns: u64) {
-        if slice_ns < SLICE_FREE_NS {
+    /// Charges the function for CPU time of one of its guests.
+    pub fn charge(&self, cpu_ns: u64) {
+        if cpu_ns == 0 {
             return;
         }
         let tick_ns = u64::try_from(TICK.as_nanos()).unwrap_or(u64::MAX);
-        let cost = (slice_ns.saturating_mul(SHARE) / tick_ns).max(1);
+        let cost = (cpu_ns.saturating_mul(SHARE) / tick_ns).max(1);
         let cost = u32::try_from(cost).unwrap_or(DEBT_TICKS_MAX);
         let now = epoch::ticks();
         let pay = |paid: u32| {
@@ -148,10 +145,8 @@ mod tests {
     #[test]
     fn a_share_is_used_up_and_comes_back() {
         let share = Share::default();
-        for _ in 0..1000 {
-            share.charge(SLICE_FREE_NS - 1);
-        }
-        assert!(!share.is_heavy(), "short polls are free");
+        share.charge(0);
+        assert!(!share.is_heavy());
         for _ in 0..10 {
             share.charge(10_000_000);
         }
