@@ -135,7 +135,7 @@ fn machine_memory_bytes() -> u64 {
     let bytes = |path: &str| std::fs::read_to_string(path).ok()?.trim().parse::<u64>().ok();
     let groups = ["/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"];
     let pages = rustix::system::sysinfo();
-    let machine = u64::try_from(pages.totalram).unwrap_or(u64::MAX) * u64::from(pages.mem_unit);
+    let machine = pages.totalram.saturating_mul(u64::from(pages.mem_unit));
     groups.into_iter().filter_map(bytes).fold(machine, u64::min)
 }
 
