@@ -112,8 +112,8 @@ fn a_busy_victim_has_its_share_too() {
     let spec = json!({ "cpu": "300ms", "timeout": "60s" });
     deploy(&host, "spin", &guests::wat("spin"), &spec);
     // 5 ms of work each time: a quarter of a processor, which needs turns, too.
-    host.admin().deploy("work", &guests::wat("short-burst"));
-    quiet_and_noisy(&host, ("/work/", "worked"), &["/spin/"]);
+    host.admin().deploy("busy", &guests::wat("short-burst"));
+    quiet_and_noisy(&host, ("/busy/", "worked"), &["/spin/"]);
 }
 
 #[test]

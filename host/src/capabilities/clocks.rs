@@ -29,7 +29,11 @@ impl Clocks {
 /// Clocks that advance in steps of [`RESOLUTION`]. Takes no memory.
 struct Coarse;
 
-/// Where monotonic time starts, for all guests.
+/// What the monotonic clock shows at first. Not 0: Go's runtime takes that for
+/// a clock that is broken, and gives up.
+const AT_START: Duration = Duration::from_secs(1);
+
+/// When monotonic time started, for all guests.
 static START: LazyLock<Instant> = LazyLock::new(Instant::now);
 
 impl HostMonotonicClock for Coarse {
@@ -38,7 +42,7 @@ impl HostMonotonicClock for Coarse {
     }
 
     fn now(&self) -> u64 {
-        nanoseconds(stepped(START.elapsed()))
+        nanoseconds(stepped(START.elapsed() + AT_START))
     }
 }
 
@@ -68,6 +72,7 @@ mod tests {
     #[test]
     fn clocks_advance_in_whole_milliseconds() {
         let mut last = HostMonotonicClock::now(&Coarse);
+        assert!(last >= nanoseconds(AT_START), "Go gives up at 0");
         let started = Instant::now();
         let mut steps = 0;
         while started.elapsed() < Duration::from_millis(20) {
