@@ -3,7 +3,7 @@
 # One folder for all builds; a release build has its own part of it.
 CARGO ?= cargo
 
-.PHONY: demo test bench check install clean
+.PHONY: demo test bench soak check install clean
 
 # Builds the host, gets the guest toolchains that are missing, builds and
 # deploys every example, and keeps serving. Ends with Ctrl-C.
@@ -21,6 +21,12 @@ test:
 bench:
 	$(CARGO) bench --locked -p whit --bench side_by_side -- --write
 	$(CARGO) bench --locked -p whit --bench micro
+
+# What takes minutes, or needs strace: kills a host at every system call of a
+# deploy, and fails its disk at each.
+soak:
+	$(CARGO) build --locked -p tests
+	tests/soak/crash-points $$($(CARGO) metadata --format-version 1 --no-deps --locked | python3 -c 'import json, sys; print(json.load(sys.stdin)["target_directory"])')/debug/whit-under-test
 
 # What the gate runs.
 check:

@@ -25,6 +25,7 @@ use tokio::runtime::Runtime;
 use tokio::sync::{mpsc, oneshot};
 
 use whit::capabilities::body::BodyError;
+use whit::capabilities::clocks::Clocks;
 use whit::capabilities::http::{Egress, HttpHooks};
 use whit::capabilities::log::{GuestLog, LogSource};
 use whit::capabilities::wasi;
@@ -183,7 +184,12 @@ impl Bed {
         let folder = tempfile::tempdir()?;
         let files = Arc::new(Files::open(folder.path())?);
         let artifacts = Arc::new(Artifacts::new(Arc::clone(&files))?);
-        let bounds = PoolBounds { instances: 100, memory_bytes_max: 4 << 30 };
+        let bounds = PoolBounds {
+            instances: 100,
+            memory_bytes_max: 4 << 30,
+            guest_memory_bytes_max: 4 << 30,
+            fine_clocks: false,
+        };
         let engines = Engines::new(&bounds).map_err(engine_error)?;
         let folders = CompileFolders {
             cache: folder.path().join("compile-cache"),
@@ -299,17 +305,22 @@ impl Bed {
     async fn instantiate(&self, guest: &Guest) -> wasmtime::Result<()> {
         let limits = Limits::default();
         let meter: Arc<Meter> = Arc::default();
-        let limiter = StoreLimiter::new(Arc::clone(&meter), limits.memory_bytes_max);
+        let limiter = StoreLimiter::new(
+            Arc::clone(&meter),
+            limits.memory_bytes_max,
+            Arc::clone(self.engines.memory()),
+        );
+        let clocks = Clocks { fine: false };
         let cpu = Arc::new(CpuClock::new(meter, limits.cpu_ms));
         cpu.start_slice();
         let store = |track, wasi, limiter, cpu| {
             let hooks = HttpHooks::new(Egress::nothing(), Arc::clone(&self.log), track, 0);
             new_store(self.engines.get(track), wasi, hooks, limiter, cpu)
         };
-        let http = || wasi::http_context(&[], &self.log);
+        let http = || wasi::http_context(&[], &self.log, clocks);
         let cgi = || {
             let (stdout, _) = mpsc::channel(1);
-            wasi::cgi_builder(&[], &[], body(), stdout, &self.log)
+            wasi::cgi_builder(&[], &[], body(), stdout, &self.log, clocks)
         };
         match guest {
             Guest::Http02(pre) => {

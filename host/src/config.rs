@@ -29,6 +29,11 @@ const SETTINGS: &[(&str, &str, &str)] = &[
     ("response_stall_max", "30s", "longest time in which a client takes nothing of a response"),
     ("component_max", "100MiB", "largest upload"),
     ("memory_max", "4GiB", "most memory that a function's spec may ask for"),
+    (
+        "guest_memory_max",
+        "",
+        "memory of all guests together [default: three quarters of the machine's]",
+    ),
     ("loaded_max", "4000", "components in memory; others are loaded when called"),
     ("compile_time_max", "60s", "CPU time and wall time of one compile"),
     ("compile_memory_max", "2GiB", "address space of one compile"),
@@ -40,6 +45,7 @@ const SETTINGS: &[(&str, &str, &str)] = &[
         "false",
         "whether functions may call private addresses that their allow_hosts names: true or false",
     ),
+    ("fine_clocks", "false", "whether functions see clocks finer than 1 ms: true or false"),
 ];
 
 /// What the flags said; wins over everything.
@@ -149,6 +155,15 @@ fn user_data_dir() -> PathBuf {
     base.unwrap_or_else(|| PathBuf::from("/var/lib")).join("whit")
 }
 
+/// Memory that this process may use, in bytes: the machine's, or its group's.
+fn machine_memory_bytes() -> u64 {
+    let bytes = |path: &str| std::fs::read_to_string(path).ok()?.trim().parse::<u64>().ok();
+    let groups = ["/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"];
+    let pages = rustix::system::sysinfo();
+    let machine = pages.totalram.saturating_mul(u64::from(pages.mem_unit));
+    groups.into_iter().filter_map(bytes).fold(machine, u64::min)
+}
+
 impl Config {
     /// Reads file, environment and flags, and checks everything.
     ///
@@ -178,6 +193,8 @@ impl Config {
             pool: PoolBounds {
                 instances: reader.number("instances_max", 1..=10_000),
                 memory_bytes_max: reader.size("memory_max"),
+                guest_memory_bytes_max: reader.guest_memory(),
+                fine_clocks: reader.parsed("fine_clocks").unwrap_or(false),
             },
             tls: reader.tls(),
             connections_max: reader.number("connections_max", 1..=1_000_000) as usize,
@@ -308,6 +325,18 @@ impl Reader {
                 None
             }
         }
+    }
+
+    /// A host that gives its guests more memory than the machine has is ended by
+    /// the kernel, with all of them.
+    fn guest_memory(&mut self) -> u64 {
+        if !self.text("guest_memory_max").is_empty() {
+            return self.size("guest_memory_max");
+        }
+        let bytes = machine_memory_bytes() / 4 * 3;
+        let shown = format!("{}MiB", bytes >> 20);
+        self.values.insert("guest_memory_max", (shown, "default".to_owned()));
+        bytes
     }
 
     fn data_dir(&mut self) -> PathBuf {

@@ -214,6 +214,7 @@ impl Host {
         let registry = Arc::new(registry.await.map_err(storage_failed)?);
         let functions = registry.functions().keys().cloned().collect();
         telemetry.logs.retain(&functions).map_err(|error| data(Box::new(error)))?;
+        let gauge_engines = engines.clone();
         let invoker = Invoker::new(engines, loader, Arc::clone(&telemetry), config.pool.instances);
         let plane = Arc::new(DataPlane {
             router,
@@ -230,6 +231,8 @@ impl Host {
             functions: gauge_registry
                 .upgrade()
                 .map_or(0, |registry| registry.functions().len() as u64),
+            pool_slots_in_use: gauge_engines.pool_slots_in_use(),
+            guest_memory_bytes: gauge_engines.memory().used_bytes(),
         });
         Ok(Self { token, storage, telemetry, registry, plane })
     }

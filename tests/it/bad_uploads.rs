@@ -393,3 +393,47 @@ pub(crate) fn artifacts(data: &Path) -> Vec<std::path::PathBuf> {
         folders.flat_map(|folder| fs::read_dir(folder.expect("a folder").path()).expect("files"));
     files.map(|file| file.expect("a file").path()).collect()
 }
+
+#[test]
+fn proposals_that_no_toolchain_needs_are_refused() {
+    let host = host_with_function();
+    for (proposal, fields) in [
+        ("memory64", "(memory i64 1)"),
+        ("threads", "(memory 1 1 shared)"),
+        ("garbage collection", "(type (struct (field i32)))"),
+        ("exceptions", "(tag)"),
+        (
+            "function references",
+            "(type $f (func)) (func (param (ref null $f)) (call_ref $f (local.get 0)))",
+        ),
+        ("custom page sizes", "(memory 1 (pagesize 1))"),
+        (
+            "wide arithmetic",
+            "(func (param i64 i64 i64 i64) (result i64 i64) (i64.add128 (local.get 0) (local.get 1) (local.get 2) (local.get 3)))",
+        ),
+        ("stack switching", "(type $f (func)) (type $c (cont $f))"),
+    ] {
+        let module = guests::wat_text(&format!("(module {fields} (func (export \"_start\")))"));
+        let answer = host.admin().put("bad", &module);
+        assert_eq!(answer.status(), 422, "{proposal}: {}", answer.text());
+    }
+    still_serves(&host);
+}
+
+#[test]
+fn what_no_guest_may_have_is_refused_at_the_upload() {
+    let host = host_with_function();
+    let memories = "(memory 1)".repeat(5);
+    for (fields, expected) in [
+        (memories.as_str(), "5 exceeds the per-instance limit of 4"),
+        ("(table 100001 funcref)", "100000"),
+        (
+            "(table 1 funcref) (table 1 funcref) (table 1 funcref) (table 1 funcref) (table 1 funcref)",
+            "limit of 4",
+        ),
+    ] {
+        let module = guests::wat_text(&format!("(module {fields} (func (export \"_start\")))"));
+        let detail = refused(&host, &module, 422, "invalid_component");
+        assert_names(&detail, &[expected]);
+    }
+}

@@ -293,3 +293,42 @@ fn a_full_host_says_when_to_come_back() {
     });
     host.get("/b/").assert_text("cgi-rust\n");
 }
+
+#[test]
+fn the_memory_of_all_guests_is_bounded_and_small_ones_always_run() {
+    let host = host().set("guest_memory_max", "48MiB").start();
+    host.admin().deploy("large", guests::http_02());
+    host.admin().deploy("good", &guests::answering("still here"));
+    host.get("/large/alloc?mb=32").assert_text("allocated\n");
+    let answer = host.get("/large/alloc?mb=64");
+    // Not the function's fault: it may have 128 MiB.
+    answer.assert_problem(503, "overloaded");
+    assert_eq!(answer.header("retry-after"), Some("1"));
+    host.get("/good/").assert_text("still here");
+    // What ends gives its memory back.
+    host.admin().metric_becomes("whit_guest_memory_bytes", 0.0);
+    host.get("/large/alloc?mb=32").assert_text("allocated\n");
+}
+
+#[test]
+fn clocks_advance_in_whole_milliseconds_unless_the_host_is_told_otherwise() {
+    // Reads a clock until it shows something finer than a millisecond, or often.
+    let finer = |clock: u32| {
+        tests::hostile::command_doing(&format!(
+            "(loop $again
+                (drop (call $clock_time_get (i32.const {clock}) (i64.const 0) (i32.const 256)))
+                (if (i64.ne (i64.rem_u (i64.load (i32.const 256)) (i64.const 1000000)) (i64.const 0))
+                    (then unreachable))
+                (br_if $again (i32.lt_u
+                    (local.tee $n (i32.add (local.get $n) (i32.const 1))) (i32.const 1000))))
+            (call $done)"
+        ))
+    };
+    for (fine, status) in [("false", 200), ("true", 502)] {
+        let host = host().set("fine_clocks", fine).start();
+        for (name, clock) in [("wall", 0), ("monotonic", 1)] {
+            host.admin().deploy(name, &finer(clock));
+            assert_eq!(host.get(&format!("/{name}/")).status(), status, "{name}, fine: {fine}");
+        }
+    }
+}

@@ -10,6 +10,7 @@ mod disconnect;
 mod durability;
 mod examples;
 mod guests;
+mod hostile;
 mod http1;
 mod http2;
 mod http_front;

@@ -64,11 +64,23 @@ pub fn wat(name: &str) -> Vec<u8> {
 /// When the module or the world is broken.
 #[must_use]
 pub fn typed_module(name: &str) -> Vec<u8> {
+    typed(wat(name), "p2", "proxy")
+}
+
+/// As [`typed_module`], from text, and of a world of 0.2 (`p2`) or 0.3 (`p3`).
+///
+/// # Panics
+/// When the module or the world is broken.
+#[must_use]
+pub fn typed_text(generation: &str, world: &str, text: &str) -> Vec<u8> {
+    typed(wat_text(text), generation, world)
+}
+
+fn typed(mut module: Vec<u8>, generation: &str, world: &str) -> Vec<u8> {
     let mut resolve = wit_parser::Resolve::default();
-    let worlds = repository().join("guest-sdk/wit/p2");
+    let worlds = repository().join("guest-sdk/wit").join(generation);
     let (package, _) = resolve.push_dir(&worlds).expect("the worlds");
-    let world = resolve.select_world(&[package], Some("proxy")).expect("the world");
-    let mut module = wat(name);
+    let world = resolve.select_world(&[package], Some(world)).expect("the world");
     let encoding = wit_component::StringEncoding::UTF8;
     wit_component::embed_component_metadata(&mut module, &resolve, world, encoding)
         .expect("a module");

@@ -7,9 +7,12 @@
 pub mod admin;
 pub mod command;
 pub mod guests;
+pub mod health;
 pub mod host;
+pub mod hostile;
 pub mod http;
 pub mod http2;
+pub mod latency;
 pub mod wait;
 
 pub use host::{Host, HostBuilder};

@@ -2,6 +2,7 @@
 //! store holds; what is not there can not be reached.
 
 pub mod body;
+pub mod clocks;
 pub mod http;
 pub mod log;
 pub mod stdio;

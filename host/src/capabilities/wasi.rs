@@ -9,6 +9,7 @@ use tokio::sync::mpsc;
 use wasmtime_wasi::{WasiCtx, WasiCtxBuilder};
 
 use super::body::BodyError;
+use super::clocks::Clocks;
 use super::log::GuestLog;
 use super::stdio::{GuestStdin, GuestStdout, LogWriter};
 use crate::model::invocation::LogStream;
@@ -16,8 +17,13 @@ use crate::model::invocation::LogStream;
 /// Most random bytes of one request, in bytes: the host allocates them.
 const RANDOM_BYTES_MAX: u64 = 1 << 20;
 
-fn builder(environment: &[(String, String)], log: &Arc<GuestLog>) -> WasiCtxBuilder {
+fn builder(
+    environment: &[(String, String)],
+    log: &Arc<GuestLog>,
+    clocks: Clocks,
+) -> WasiCtxBuilder {
     let mut builder = WasiCtx::builder();
+    clocks.give(&mut builder);
     builder
         .max_random_size(RANDOM_BYTES_MAX)
         // A guest that sleeps must not put a thread of ours to sleep.
@@ -31,8 +37,12 @@ fn builder(environment: &[(String, String)], log: &Arc<GuestLog>) -> WasiCtxBuil
 
 /// The context of an http guest: both output streams are its log.
 #[must_use]
-pub fn http_context(environment: &[(String, String)], log: &Arc<GuestLog>) -> WasiCtx {
-    builder(environment, log).stdout(LogWriter::new(log, LogStream::Stdout)).build()
+pub fn http_context(
+    environment: &[(String, String)],
+    log: &Arc<GuestLog>,
+    clocks: Clocks,
+) -> WasiCtx {
+    builder(environment, log, clocks).stdout(LogWriter::new(log, LogStream::Stdout)).build()
 }
 
 /// What the context of a CGI guest is built from: the request in variables and
@@ -45,11 +55,12 @@ pub fn cgi_builder<B>(
     stdin: B,
     stdout: mpsc::Sender<Bytes>,
     log: &Arc<GuestLog>,
+    clocks: Clocks,
 ) -> WasiCtxBuilder
 where
     B: Body<Data = Bytes, Error = BodyError> + Send + 'static,
 {
-    let mut builder = builder(variables, log);
+    let mut builder = builder(variables, log, clocks);
     builder.stdin(GuestStdin::new(stdin)).stdout(GuestStdout::new(stdout)).envs(environment);
     if let Some((_, script)) = variables.iter().find(|(name, _)| name == "SCRIPT_NAME") {
         builder.arg(script);

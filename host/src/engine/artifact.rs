@@ -239,3 +239,74 @@ impl Artifacts {
         hasher
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FINGERPRINT: &str = "engine";
+
+    fn artifacts(folder: &tempfile::TempDir) -> Artifacts {
+        Artifacts::new(Arc::new(Files::open(folder.path()).unwrap())).unwrap()
+    }
+
+    fn digest(number: u8) -> Digest {
+        format!("sha256:{}", hex::encode([number; 32])).parse().unwrap()
+    }
+
+    fn write(artifacts: &Artifacts, digest: Digest, fingerprint: &str) {
+        let mut code = tempfile::tempfile().unwrap();
+        code.write_all(&[b'c'; 20_000]).unwrap();
+        artifacts.write(digest, fingerprint, &mut code).unwrap();
+    }
+
+    #[test]
+    fn a_thousand_damages_are_all_found_before_the_engine_sees_them() {
+        let folder = tempfile::tempdir().unwrap();
+        let artifacts = artifacts(&folder);
+        let digest = digest(1);
+        write(&artifacts, digest, FINGERPRINT);
+        assert!(artifacts.open_checked(digest, FINGERPRINT).is_ok());
+        let path = artifacts.files.artifact_path(digest, FINGERPRINT);
+        let whole = std::fs::read(&path).unwrap();
+        let mut found = 0;
+        for number in 0..1000 {
+            let mut bytes = whole.clone();
+            let at = fastrand::usize(..bytes.len());
+            match number % 5 {
+                0..=2 => bytes[at] ^= 1 << fastrand::u8(..8),
+                3 => bytes.truncate(at),
+                _ => bytes[at..].fill(0),
+            }
+            std::fs::write(&path, bytes).unwrap();
+            let corrupt = artifacts.open_checked(digest, FINGERPRINT);
+            found += u32::from(matches!(corrupt, Err(ArtifactError::Corrupt(_))));
+        }
+        assert_eq!(found, 1000);
+        std::fs::write(&path, whole).unwrap();
+        assert!(artifacts.open_checked(digest, FINGERPRINT).is_ok());
+    }
+
+    #[test]
+    fn what_belongs_elsewhere_is_not_taken() {
+        let folder = tempfile::tempdir().unwrap();
+        let ours = artifacts(&folder);
+        write(&ours, digest(1), FINGERPRINT);
+        let good = std::fs::read(ours.files.artifact_path(digest(1), FINGERPRINT)).unwrap();
+        // Another component's, another engine's (an older release, other
+        // features, another processor), another host's.
+        let elsewhere = tempfile::tempdir().unwrap();
+        let theirs = artifacts(&elsewhere);
+        for (artifacts, digest, fingerprint) in [
+            (&ours, digest(2), FINGERPRINT),
+            (&ours, digest(1), "another-engine"),
+            (&theirs, digest(1), FINGERPRINT),
+        ] {
+            let path = artifacts.files.artifact_path(digest, fingerprint);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(&path, &good).unwrap();
+            let taken = artifacts.open_checked(digest, fingerprint);
+            assert!(matches!(taken, Err(ArtifactError::Corrupt(_))), "{taken:?}");
+        }
+    }
+}

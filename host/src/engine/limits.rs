@@ -10,6 +10,13 @@ use super::pool::{
     CORE_INSTANCES_PER_COMPONENT_MAX, MEMORIES_PER_COMPONENT_MAX, TABLES_PER_COMPONENT_MAX,
 };
 
+/// Memory that every guest may have whatever the host's bound says, in bytes:
+/// a few guests with much memory must not keep small ones from running. It is
+/// bounded by the number of guests, and costs them no counting.
+const MEMORY_FREE_BYTES: u64 = 2 << 20;
+/// Memory beyond that is taken from the host's bound in pieces of this size, in
+/// bytes: most guests grow in small steps.
+const MEMORY_PIECE_BYTES: u64 = 1 << 20;
 /// Table elements of one store, summed.
 const TABLE_ELEMENTS_SUM_MAX: usize = 400_000;
 
@@ -23,6 +30,8 @@ pub struct Meter {
     pub memory_peak_bytes: AtomicU64,
     /// Whether memory was refused: a guest that fails after that, failed for that.
     pub memory_refused: AtomicBool,
+    /// Whether memory was refused because of what all guests have together.
+    pub host_memory_refused: AtomicBool,
     /// Log bytes written, kept or not.
     pub log_bytes: AtomicU64,
     /// Request body bytes that were read.
@@ -44,6 +53,10 @@ pub fn thread_cpu_ns() -> u64 {
     seconds * 1_000_000_000 + nanoseconds
 }
 
+/// CPU time of one invocation that is worth counting for its function, in
+/// nanoseconds. Most requests take less, and touch nothing that others do.
+pub const DUE_NS: u64 = 500_000;
+
 /// The CPU clock of one invocation. It runs while the guest's future is polled,
 /// host calls included: a guest can not hide its use in them.
 #[derive(Debug)]
@@ -51,6 +64,8 @@ pub struct CpuClock {
     meter: Arc<Meter>,
     /// Thread CPU time at which the running poll began, in nanoseconds.
     slice_start_ns: AtomicU64,
+    /// CPU time that [`Self::end_slice`] has not returned yet.
+    due_ns: AtomicU64,
     limit_ns: u64,
 }
 
@@ -59,7 +74,8 @@ impl CpuClock {
     #[must_use]
     pub fn new(meter: Arc<Meter>, limit_ms: u64) -> Self {
         let limit_ns = limit_ms.saturating_mul(1_000_000);
-        Self { meter, slice_start_ns: AtomicU64::new(0), limit_ns }
+        let (slice_start_ns, due_ns) = (AtomicU64::new(0), AtomicU64::new(0));
+        Self { meter, slice_start_ns, due_ns, limit_ns }
     }
 
     /// Call on the thread that is about to poll the guest.
@@ -67,12 +83,18 @@ impl CpuClock {
         self.slice_start_ns.store(thread_cpu_ns(), Ordering::Relaxed);
     }
 
-    /// Call on the same thread after the poll. Returns whether the limit is used up.
-    pub fn end_slice(&self) -> bool {
+    /// Call on the same thread after the poll. Returns whether the limit is used
+    /// up, and the CPU time that was not returned before, in nanoseconds: 0 until
+    /// it is worth while to count it, [`DUE_NS`].
+    pub fn end_slice(&self) -> (bool, u64) {
+        let before = self.meter.cpu_ns.load(Ordering::Relaxed);
         let used = self.used_ns();
         // Only this invocation writes here, one thread at a time.
         self.meter.cpu_ns.store(used, Ordering::Relaxed);
-        used > self.limit_ns
+        let due = self.due_ns.load(Ordering::Relaxed) + used.saturating_sub(before);
+        let counted = if due < DUE_NS { 0 } else { due };
+        self.due_ns.store(due - counted, Ordering::Relaxed);
+        (used > self.limit_ns, counted)
     }
 
     /// Whether the limit is used up, asked while the guest runs.
@@ -87,6 +109,36 @@ impl CpuClock {
     }
 }
 
+/// The memory of all guests together, beyond what each may always have.
+#[derive(Debug)]
+pub struct HostMemory {
+    used_bytes: AtomicU64,
+    bytes_max: u64,
+}
+
+impl HostMemory {
+    /// A bound of this many bytes.
+    #[must_use]
+    pub fn new(bytes_max: u64) -> Self {
+        Self { used_bytes: AtomicU64::new(0), bytes_max }
+    }
+
+    /// What is taken now, in bytes.
+    #[must_use]
+    pub fn used_bytes(&self) -> u64 {
+        self.used_bytes.load(Ordering::Relaxed)
+    }
+
+    fn take(&self, bytes: u64) -> bool {
+        let more = |used: u64| used.checked_add(bytes).filter(|sum| *sum <= self.bytes_max);
+        self.used_bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok()
+    }
+
+    fn give_back(&self, bytes: u64) {
+        self.used_bytes.fetch_sub(bytes, Ordering::Relaxed);
+    }
+}
+
 /// wasmtime's own limits are for each memory; a component can have many. This
 /// one sums.
 #[derive(Debug)]
@@ -95,14 +147,41 @@ pub struct StoreLimiter {
     memory_bytes_max: usize,
     memory_bytes: usize,
     table_elements: usize,
+    host: Arc<HostMemory>,
+    /// What this store has taken of `host`, in bytes.
+    taken_bytes: u64,
 }
 
 impl StoreLimiter {
-    /// A limiter that allows `memory_bytes_max` over all memories of the store.
+    /// A limiter that allows `memory_bytes_max` over all memories of the store,
+    /// as far as `host` has it.
     #[must_use]
-    pub fn new(meter: Arc<Meter>, memory_bytes_max: u64) -> Self {
+    pub fn new(meter: Arc<Meter>, memory_bytes_max: u64, host: Arc<HostMemory>) -> Self {
         let memory_bytes_max = usize::try_from(memory_bytes_max).unwrap_or(usize::MAX);
-        Self { meter, memory_bytes_max, memory_bytes: 0, table_elements: 0 }
+        Self { meter, memory_bytes_max, memory_bytes: 0, table_elements: 0, host, taken_bytes: 0 }
+    }
+
+    /// Makes sure that `sum` bytes are taken of the host's memory.
+    fn take(&mut self, sum: u64) -> bool {
+        let counted = sum.saturating_sub(MEMORY_FREE_BYTES);
+        if counted <= self.taken_bytes {
+            return true;
+        }
+        let wanted = counted.div_ceil(MEMORY_PIECE_BYTES).saturating_mul(MEMORY_PIECE_BYTES);
+        let taken = self.host.take(wanted - self.taken_bytes);
+        if taken {
+            self.taken_bytes = wanted;
+        }
+        taken
+    }
+}
+
+impl Drop for StoreLimiter {
+    /// Comes after the store has given its memories back to the pool.
+    fn drop(&mut self) {
+        if self.taken_bytes > 0 {
+            self.host.give_back(self.taken_bytes);
+        }
     }
 }
 
@@ -120,6 +199,10 @@ impl ResourceLimiter for StoreLimiter {
         }
         if maximum.is_some_and(|maximum| desired > maximum) {
             // wasmtime refuses this growth after we allow it: it must not be counted.
+            return Ok(false);
+        }
+        if !self.take(sum as u64) {
+            self.meter.host_memory_refused.store(true, Ordering::Relaxed);
             return Ok(false);
         }
         self.memory_bytes = sum;
@@ -159,5 +242,32 @@ impl ResourceLimiter for StoreLimiter {
 
     fn memories(&self) -> usize {
         MEMORIES_PER_COMPONENT_MAX as usize
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_host_bounds_what_all_guests_have_together() {
+        let host = Arc::new(HostMemory::new(10 << 20));
+        let (meters, mebibyte) = ([Arc::<Meter>::default(), Arc::default()], 1 << 20);
+        let limiter =
+            |meter: &Arc<Meter>| StoreLimiter::new(Arc::clone(meter), 64 << 20, Arc::clone(&host));
+        let [mut first, mut second] = meters.each_ref().map(limiter);
+        // What every guest may have is not counted.
+        assert!(first.memory_growing(0, 2 * mebibyte, None).unwrap());
+        assert_eq!(host.used_bytes(), 0);
+        assert!(first.memory_growing(2 * mebibyte, 8 * mebibyte + 1, None).unwrap());
+        assert_eq!(host.used_bytes(), 7 << 20);
+        assert!(second.memory_growing(0, 5 * mebibyte, None).unwrap());
+        assert!(!second.memory_growing(5 * mebibyte, 6 * mebibyte, None).unwrap());
+        assert!(meters[1].host_memory_refused.load(Ordering::Relaxed));
+        assert!(!meters[1].memory_refused.load(Ordering::Relaxed));
+        drop(first);
+        assert!(second.memory_growing(5 * mebibyte, 6 * mebibyte, None).unwrap());
+        drop(second);
+        assert_eq!(host.used_bytes(), 0);
     }
 }

@@ -84,6 +84,16 @@ pub struct Slot {
 }
 
 impl Slot {
+    fn new(digest: Digest, kind: GuestKind) -> Self {
+        Self {
+            digest,
+            kind,
+            guest: ArcSwapOption::empty(),
+            loading: tokio::sync::Mutex::default(),
+            used_ticks: AtomicU32::new(epoch::ticks()),
+        }
+    }
+
     /// The loaded guest, if it is in memory. Costs no lock.
     pub fn get(&self) -> Option<Guard<Option<Arc<Guest>>>> {
         let guest = self.guest.load();
@@ -143,13 +153,7 @@ impl Loader {
         if let Some(slot) = slots.get(&digest).and_then(Weak::upgrade) {
             return slot;
         }
-        let slot = Arc::new(Slot {
-            digest,
-            kind,
-            guest: ArcSwapOption::empty(),
-            loading: tokio::sync::Mutex::default(),
-            used_ticks: AtomicU32::new(epoch::ticks()),
-        });
+        let slot = Arc::new(Slot::new(digest, kind));
         slots.insert(digest, Arc::downgrade(&slot));
         slot
     }
@@ -179,6 +183,27 @@ impl Loader {
         slot.guest.store(Some(Arc::clone(&guest)));
         self.keep_within_bound(slot);
         Ok(guest)
+    }
+
+    /// Loads a component that was just compiled, and lets it go again: what the
+    /// compiler takes may still be more than the pools have for one guest.
+    ///
+    /// # Errors
+    /// [`CompileError::Invalid`] says which bound it is over.
+    pub async fn check(
+        self: &Arc<Self>,
+        digest: Digest,
+        kind: GuestKind,
+    ) -> Result<(), CompileError> {
+        let slot = Arc::new(Slot::new(digest, kind));
+        match self.load_blocking(&slot).await {
+            Ok(_) => Ok(()),
+            Err(LoadError::Compile(error)) => Err(error),
+            Err(LoadError::Artifact(ArtifactError::Refused(error)) | LoadError::Link(error)) => {
+                Err(CompileError::Invalid { why: error.root_cause().to_string() })
+            }
+            Err(LoadError::Artifact(error)) => Err(CompileError::Failed { why: error.to_string() }),
+        }
     }
 
     /// Frees a component that no function has any more.

@@ -24,6 +24,7 @@ use std::sync::Arc;
 use wasmtime::{Engine, PoolingAllocatorMetrics};
 
 use crate::model::function::GuestKind;
+use limits::HostMemory;
 use pool::PoolBounds;
 
 /// Which of the two engines a guest runs on.
@@ -52,6 +53,8 @@ pub struct Engines {
     sequential: Engine,
     concurrent: Engine,
     fingerprints: Arc<Fingerprints>,
+    memory: Arc<HostMemory>,
+    fine_clocks: bool,
 }
 
 /// What artifacts must have been compiled with, as file names: engine version,
@@ -95,7 +98,9 @@ impl Engines {
         let concurrent = Engine::new(&pool::host_config(Track::Concurrent, bounds)?)?;
         epoch::start_ticker(vec![sequential.weak(), concurrent.weak()])?;
         let fingerprints = Arc::new(Fingerprints::new()?);
-        Ok(Self { sequential, concurrent, fingerprints })
+        let memory = Arc::new(HostMemory::new(bounds.guest_memory_bytes_max));
+        let fine_clocks = bounds.fine_clocks;
+        Ok(Self { sequential, concurrent, fingerprints, memory, fine_clocks })
     }
 
     /// The engine of a track.
@@ -113,13 +118,33 @@ impl Engines {
         &self.fingerprints
     }
 
-    /// Slots of both pools in use.
+    /// Slots of both pools in use: instances, memories, tables and stacks.
     #[must_use]
-    pub fn pool_metrics(&self) -> Vec<PoolingAllocatorMetrics> {
+    pub fn pool_slots_in_use(&self) -> u64 {
+        let in_use = |metrics: PoolingAllocatorMetrics| {
+            metrics.component_instances()
+                + metrics.core_instances()
+                + metrics.memories() as u64
+                + metrics.tables() as u64
+                + metrics.stacks() as u64
+        };
         [&self.sequential, &self.concurrent]
             .into_iter()
             .filter_map(Engine::pooling_allocator_metrics)
-            .collect()
+            .map(in_use)
+            .sum()
+    }
+
+    /// The memory of all guests together.
+    #[must_use]
+    pub fn memory(&self) -> &Arc<HostMemory> {
+        &self.memory
+    }
+
+    /// Whether guests see clocks as fine as the machine has them.
+    #[must_use]
+    pub fn fine_clocks(&self) -> bool {
+        self.fine_clocks
     }
 }
 

@@ -6,7 +6,7 @@
 
 use wasmtime::{
     Config, Enabled, InstanceAllocationStrategy, ModuleVersionStrategy, PoolingAllocationConfig,
-    Strategy, WasmBacktraceDetails,
+    Strategy, WasmBacktraceDetails, WasmFeatures,
 };
 
 use super::Track;
@@ -30,10 +30,11 @@ const TABLE_KEEP_RESIDENT_BYTES: usize = 64 << 10;
 /// Entries of one table. Interpreters compiled to wasm need some ten thousand.
 const TABLE_ELEMENTS_MAX: usize = 100_000;
 /// Instances, memories and tables of one component. CPython, linked from
-/// shared libraries, is the largest seen.
+/// shared libraries, is the largest seen. The pools have as many for each
+/// guest: else some guests that use all of theirs would leave others without.
 pub const CORE_INSTANCES_PER_COMPONENT_MAX: u32 = 200;
-/// See [`CORE_INSTANCES_PER_COMPONENT_MAX`].
-pub const MEMORIES_PER_COMPONENT_MAX: u32 = 8;
+/// See [`CORE_INSTANCES_PER_COMPONENT_MAX`]. Each reserves 4 GiB of addresses.
+pub const MEMORIES_PER_COMPONENT_MAX: u32 = 4;
 /// See [`CORE_INSTANCES_PER_COMPONENT_MAX`].
 pub const TABLES_PER_COMPONENT_MAX: u32 = 32;
 
@@ -44,6 +45,10 @@ pub struct PoolBounds {
     pub instances: u32,
     /// Largest memory that any function may ask for, in bytes.
     pub memory_bytes_max: u64,
+    /// Memory of all guests together, in bytes.
+    pub guest_memory_bytes_max: u64,
+    /// Whether guests see clocks as fine as the machine has them.
+    pub fine_clocks: bool,
 }
 
 /// What determines the machine code: shared by host and compile child.
@@ -71,7 +76,12 @@ pub fn compiler_config(track: Track) -> wasmtime::Result<Config> {
         .wasm_component_model(true)
         .wasm_component_model_async(concurrent)
         .concurrency_support(concurrent)
-        .wasm_memory64(false);
+        // What no supported toolchain needs is not there to be attacked. Garbage
+        // collection, exceptions and threads are not even compiled in.
+        .wasm_memory64(false)
+        .wasm_features(WasmFeatures::FUNCTION_REFERENCES | WasmFeatures::GC, false)
+        .wasm_features(WasmFeatures::STACK_SWITCHING | WasmFeatures::CUSTOM_PAGE_SIZES, false)
+        .wasm_features(WasmFeatures::WIDE_ARITHMETIC, false);
     Ok(config)
 }
 
@@ -94,9 +104,9 @@ fn pool(bounds: &PoolBounds) -> wasmtime::Result<PoolingAllocationConfig> {
     let instances = bounds.instances;
     pool.total_component_instances(instances)
         .total_stacks(instances)
-        .total_core_instances(instances.saturating_mul(20))
-        .total_memories(instances.saturating_mul(2))
-        .total_tables(instances.saturating_mul(6))
+        .total_core_instances(instances.saturating_mul(CORE_INSTANCES_PER_COMPONENT_MAX))
+        .total_memories(instances.saturating_mul(MEMORIES_PER_COMPONENT_MAX))
+        .total_tables(instances.saturating_mul(TABLES_PER_COMPONENT_MAX))
         .max_core_instances_per_component(CORE_INSTANCES_PER_COMPONENT_MAX)
         .max_memories_per_component(MEMORIES_PER_COMPONENT_MAX)
         .max_tables_per_component(TABLES_PER_COMPONENT_MAX)

@@ -27,6 +27,7 @@ use super::loader::Guest;
 use super::store::{CommandState, CpuLimitReached, GuestState, new_command_store, new_store};
 use super::{Engines, Track};
 use crate::capabilities::body::{BodyError, GuestBody};
+use crate::capabilities::clocks::Clocks;
 use crate::capabilities::http::{Egress, HttpHooks};
 use crate::capabilities::log::GuestLog;
 use crate::capabilities::wasi;
@@ -44,6 +45,9 @@ pub enum Failure {
     /// It failed after it was refused memory.
     #[error("out of memory: {0}")]
     Memory(String),
+    /// It failed after it was refused memory that all guests have together.
+    #[error("the host is out of memory for guests: {0}")]
+    HostMemory(String),
     /// It trapped. The text has the guest's backtrace.
     #[error("{0}")]
     Trap(String),
@@ -119,26 +123,31 @@ where
     B: Body<Data = Bytes, Error = BodyError> + Send + 'static,
 {
     let Call { protocol, environment, limits, meter, cpu, log, egress, secure, hops } = call;
-    let limiter = StoreLimiter::new(Arc::clone(&meter), limits.memory_bytes_max);
+    let limiter = StoreLimiter::new(
+        Arc::clone(&meter),
+        limits.memory_bytes_max,
+        Arc::clone(engines.memory()),
+    );
+    let clocks = Clocks { fine: engines.fine_clocks() };
     let store = |track, wasi, limiter, cpu| {
         let hooks = HttpHooks::new(egress, Arc::clone(&log), track, hops);
         new_store(engines.get(track), wasi, hooks, limiter, cpu)
     };
     let ended = match (&*guest, protocol) {
         (Guest::Http02(pre), Protocol::Http { request, reply }) => {
-            let wasi = wasi::http_context(&environment, &log);
+            let wasi = wasi::http_context(&environment, &log, clocks);
             let store = store(Track::Sequential, wasi, limiter, cpu);
             let scheme = if secure { Scheme::Https } else { Scheme::Http };
             run_http_02(store, pre, request, scheme, reply, &meter).await
         }
         (Guest::Http03(pre), Protocol::Http { request, reply }) => {
-            let wasi = wasi::http_context(&environment, &log);
+            let wasi = wasi::http_context(&environment, &log, clocks);
             let store = store(Track::Concurrent, wasi, limiter, cpu);
             let request = absolute(request, secure);
             run_http_03(store, pre, request, reply, &meter).await
         }
         (guest, Protocol::Cgi { variables, stdin, stdout }) => {
-            let mut wasi = wasi::cgi_builder(&environment, &variables, stdin, stdout, &log);
+            let mut wasi = wasi::cgi_builder(&environment, &variables, stdin, stdout, &log, clocks);
             match guest {
                 Guest::Cgi01(pre) => {
                     let engine = engines.get(Track::Sequential);
@@ -304,6 +313,9 @@ fn failure(error: &wasmtime::Error, meter: &Meter) -> Failure {
     }
     // The debug form has the causes and the guest's backtrace.
     let text = format!("{error:?}");
+    if meter.host_memory_refused.load(Ordering::Relaxed) {
+        return Failure::HostMemory(text);
+    }
     if meter.memory_refused.load(Ordering::Relaxed) {
         return Failure::Memory(text);
     }

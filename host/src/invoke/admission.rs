@@ -8,6 +8,9 @@ use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout_at};
 
+use super::fair::{Entered, FairQueue, Key, Place};
+use super::turns::Share;
+
 /// Most requests that wait at one gate; the next one is refused at once.
 const WAITING_MAX: usize = 1000;
 
@@ -20,11 +23,12 @@ pub enum Refused {
     Host,
 }
 
-/// A bounded number of permits with a bounded queue.
+/// A function's gate: a bounded number of permits with a bounded queue.
 #[derive(Debug)]
 pub struct Gate {
     permits: Arc<Semaphore>,
     permits_max: u32,
+    share: Arc<Share>,
     waiting: AtomicUsize,
 }
 
@@ -33,7 +37,7 @@ impl Gate {
     #[must_use]
     pub fn new(permits_max: u32) -> Self {
         let permits = Arc::new(Semaphore::new(permits_max as usize));
-        Self { permits, permits_max, waiting: AtomicUsize::new(0) }
+        Self { permits, permits_max, share: Arc::default(), waiting: AtomicUsize::new(0) }
     }
 
     /// How many it lets in at once.
@@ -73,22 +77,65 @@ impl Drop for Waiting<'_> {
     }
 }
 
+/// The host's capacity, shared fairly by functions that wait for it.
+#[derive(Debug)]
+pub struct HostGate {
+    queue: Arc<FairQueue>,
+    permits_max: u32,
+}
+
+impl HostGate {
+    /// A gate for this many at once.
+    #[must_use]
+    pub fn new(permits_max: u32) -> Self {
+        Self { queue: FairQueue::new(permits_max as usize, WAITING_MAX), permits_max }
+    }
+
+    /// How many are inside.
+    #[must_use]
+    pub fn in_use(&self) -> usize {
+        (self.permits_max as usize).saturating_sub(self.queue.free())
+    }
+
+    async fn enter(&self, key: Key, deadline: Instant) -> Option<Place> {
+        match self.queue.enter(key) {
+            Entered::Place(place) => Some(place),
+            Entered::Line(waiting) => timeout_at(deadline, waiting).await.ok()?,
+            Entered::Full => None,
+        }
+    }
+}
+
 /// The right to run, held to the end of the invocation.
 #[derive(Debug)]
 pub struct Permit {
     _function: OwnedSemaphorePermit,
-    _host: OwnedSemaphorePermit,
+    _host: Place,
+    share: Arc<Share>,
+}
+
+impl Permit {
+    /// The function's share of the processors.
+    #[must_use]
+    pub fn share(&self) -> &Arc<Share> {
+        &self.share
+    }
 }
 
 /// Waits for both permits, `wait_max` at most.
 ///
 /// # Errors
 /// Says whose permits ran out.
-pub async fn admit(function: &Gate, host: &Gate, wait_max: Duration) -> Result<Permit, Refused> {
+pub async fn admit(
+    function: &Gate,
+    host: &HostGate,
+    wait_max: Duration,
+) -> Result<Permit, Refused> {
     let deadline = Instant::now() + wait_max;
-    let function = function.enter(deadline).await.ok_or(Refused::Function)?;
-    let host = host.enter(deadline).await.ok_or(Refused::Host)?;
-    Ok(Permit { _function: function, _host: host })
+    let share = Arc::clone(&function.share);
+    let _function = function.enter(deadline).await.ok_or(Refused::Function)?;
+    let _host = host.enter(Arc::as_ptr(&share) as Key, deadline).await.ok_or(Refused::Host)?;
+    Ok(Permit { _function, _host, share })
 }
 
 #[cfg(test)]
@@ -97,7 +144,7 @@ mod tests {
 
     #[tokio::test]
     async fn who_refuses_is_told() {
-        let (one, two) = (Gate::new(1), Gate::new(2));
+        let (one, two) = (Gate::new(1), HostGate::new(2));
         let held = admit(&one, &two, Duration::ZERO).await.unwrap();
         assert_eq!(admit(&one, &two, Duration::ZERO).await.unwrap_err(), Refused::Function);
         let other = Gate::new(5);
@@ -107,6 +154,24 @@ mod tests {
         drop((held, also_held));
         assert_eq!((one.in_use(), two.in_use(), other.in_use()), (0, 0, 0));
         assert_eq!(one.waiting.load(Ordering::Relaxed), 0);
+    }
+
+    #[tokio::test]
+    async fn who_waits_for_the_host_waits_for_one_of_the_others() {
+        let (busy, quiet, host) = (Gate::new(100), Gate::new(100), HostGate::new(1));
+        let wait_max = Duration::from_secs(60);
+        let held = admit(&busy, &host, wait_max).await.unwrap();
+        let order = std::sync::Mutex::new(Vec::new());
+        let enter = async |gate: &Gate, name: &'static str| {
+            let permit = admit(gate, &host, wait_max).await.unwrap();
+            order.lock().unwrap().push(name);
+            drop(permit);
+        };
+        let crowd = futures::future::join_all((0..50).map(|_| enter(&busy, "busy")));
+        let release = async { drop(held) };
+        tokio::join!(crowd, enter(&quiet, "quiet"), release);
+        let order = order.into_inner().unwrap();
+        assert_eq!((order.len(), order[1]), (51, "quiet"));
     }
 
     #[tokio::test]

@@ -8,11 +8,13 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, Wake, Waker};
 
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::admission::Permit;
+use super::turns::{Share, Turn, Turned};
 use crate::engine::limits::CpuClock;
 use crate::engine::run::Failure;
 
@@ -28,12 +30,50 @@ pub struct Driver {
 
 enum State {
     Running {
-        guest: Guest,
+        /// Away while it is polled elsewhere.
+        guest: Option<Guest>,
         /// Made when the guest waits for the first time: most never do.
         timer: Option<Pin<Box<Sleep>>>,
-        _permit: Permit,
+        turn: Turn<(Sliced, Arc<Woken>)>,
+        share: Arc<Share>,
     },
     Ended,
+}
+
+/// What came of one poll of a guest: the guest, if it goes on, or its end.
+type Sliced = Result<Guest, Result<(), Failure>>;
+
+/// The waker of a guest that is polled elsewhere. Its task may be polled, and
+/// find nothing to do, before the guest is back: so it is remembered that the
+/// guest is to be polled again.
+struct Woken {
+    woken: AtomicBool,
+    task: Waker,
+}
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.woken.store(true, Ordering::SeqCst);
+        self.task.wake_by_ref();
+    }
+}
+
+/// Polls a guest once, on whatever thread.
+fn slice(mut guest: Guest, cpu: &CpuClock, share: &Share, context: &mut Context<'_>) -> Sliced {
+    cpu.start_slice();
+    let polled = catch_unwind(AssertUnwindSafe(|| guest.as_mut().poll(context)));
+    let (cpu_is_over, due_ns) = cpu.end_slice();
+    share.charge(due_ns);
+    match polled {
+        Err(panic) => Err(Err(Failure::Host(panic_text(panic.as_ref())))),
+        Ok(Poll::Ready(result)) => Err(result),
+        Ok(Poll::Pending) if cpu_is_over => Err(Err(Failure::CpuLimit)),
+        Ok(Poll::Pending) => Ok(guest),
+    }
 }
 
 impl Driver {
@@ -44,7 +84,13 @@ impl Driver {
         cpu: Arc<CpuClock>,
         deadline: Instant,
     ) -> Self {
-        let state = State::Running { guest: Box::pin(guest), timer: None, _permit: permit };
+        let share = Arc::clone(permit.share());
+        // The permit is given back when the guest is gone, wherever that is.
+        let guest: Guest = Box::pin(async move {
+            let _permit = permit;
+            guest.await
+        });
+        let state = State::Running { guest: Some(guest), timer: None, turn: Turn::None, share };
         Self { state, cpu, deadline, failure: None }
     }
 
@@ -67,6 +113,14 @@ impl Driver {
         matches!(self.state, State::Ended)
     }
 
+    /// Whether the guest is being polled on another thread. Until it is back,
+    /// what it wrote meanwhile must be let be: why a stream ended is only known
+    /// then.
+    #[must_use]
+    pub fn is_away(&self) -> bool {
+        matches!(self.state, State::Running { turn: Turn::Away(_), .. })
+    }
+
     /// Why the guest ended, if not by itself. Given out once.
     #[must_use]
     pub fn take_failure(&mut self) -> Option<Failure> {
@@ -76,17 +130,39 @@ impl Driver {
     /// Lets the guest run until it waits or ends. Once it has ended, its permit
     /// and its memory are free, and [`Self::take_failure`] knows why.
     pub fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        let State::Running { guest, timer, .. } = &mut self.state else {
+        let State::Running { guest, timer, turn, share } = &mut self.state else {
             return Poll::Ready(());
         };
-        self.cpu.start_slice();
-        let polled = catch_unwind(AssertUnwindSafe(|| guest.as_mut().poll(context)));
-        let cpu_is_over = self.cpu.end_slice();
-        let result = match polled {
-            Err(panic) => Err(Failure::Host(panic_text(panic.as_ref()))),
-            Ok(Poll::Ready(result)) => result,
-            Ok(Poll::Pending) if cpu_is_over => Err(Failure::CpuLimit),
-            Ok(Poll::Pending) => {
+        let away = |context: &mut Context<'_>| {
+            let (guest, task) = (guest.take()?, context.waker().clone());
+            let (cpu, share) = (Arc::clone(&self.cpu), Arc::clone(share));
+            let woken = Arc::new(Woken { woken: AtomicBool::new(false), task });
+            Some(move || {
+                let waker = Waker::from(Arc::clone(&woken));
+                (slice(guest, &cpu, &share, &mut Context::from_waker(&waker)), woken)
+            })
+        };
+        let sliced = match turn.poll(context, share, away) {
+            Poll::Pending => None,
+            Poll::Ready(Turned::Back(None)) => {
+                Some(Err(Err(Failure::Host("the guest's thread was taken away".to_owned()))))
+            }
+            Poll::Ready(Turned::Back(Some((sliced, woken)))) => {
+                if woken.woken.load(Ordering::SeqCst) {
+                    context.waker().wake_by_ref();
+                }
+                Some(sliced)
+            }
+            Poll::Ready(Turned::Here) => {
+                guest.take().map(|guest| slice(guest, &self.cpu, share, context))
+            }
+        };
+        let result = match sliced {
+            Some(Err(result)) => result,
+            waits => {
+                if let Some(Ok(waiting)) = waits {
+                    *guest = Some(waiting);
+                }
                 let deadline = self.deadline;
                 let timer = timer.get_or_insert_with(|| Box::pin(sleep_until(deadline)));
                 std::task::ready!(timer.as_mut().poll(context));

@@ -4,11 +4,13 @@
 pub mod admission;
 pub mod cgi;
 pub mod drive;
+pub mod fair;
 pub mod record;
 pub mod request;
 pub mod response;
 pub mod target;
 pub mod tasks;
+pub mod turns;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -30,7 +32,7 @@ use crate::engine::run::{self, Call, Failure, Protocol, Reply};
 use crate::model::function::GuestKind;
 use crate::model::invocation::Outcome;
 use crate::telemetry::{Telemetry, error_chain};
-use admission::{Gate, Permit, Refused};
+use admission::{HostGate, Permit, Refused};
 use cgi::{CgiBody, HeadReader};
 use drive::Driver;
 use record::Record;
@@ -67,7 +69,7 @@ pub struct Invoker {
     engines: Engines,
     loader: Arc<Loader>,
     telemetry: Arc<Telemetry>,
-    host_gate: Gate,
+    host_gate: HostGate,
     tasks: Tasks,
 }
 
@@ -100,7 +102,7 @@ impl Invoker {
             engines,
             loader,
             telemetry,
-            host_gate: Gate::new(instances_max),
+            host_gate: HostGate::new(instances_max),
             tasks: Tasks::default(),
         }
     }
@@ -295,6 +297,9 @@ async fn wait_http(
 ) -> Result<(Head, Source), Problem> {
     let reply = std::future::poll_fn(|context| {
         let ended = driver.poll(context);
+        if driver.is_away() {
+            return Poll::Pending;
+        }
         match reply.try_recv() {
             Ok(reply) => Poll::Ready(Some(reply)),
             Err(_) if ended.is_ready() => Poll::Ready(None),
@@ -347,6 +352,9 @@ async fn wait_cgi(
     loop {
         let chunk = std::future::poll_fn(|context| {
             let _ = driver.poll(context);
+            if driver.is_away() {
+                return Poll::Pending;
+            }
             // Closed, at the latest, with the store of a guest that has ended.
             chunks.poll_recv(context)
         })
@@ -378,6 +386,7 @@ fn outcome_of(failure: Failure) -> Problem {
         Failure::Timeout => (Outcome::Timeout, Some(failure.to_string())),
         Failure::CpuLimit => (Outcome::CpuLimit, Some(failure.to_string())),
         Failure::Memory(text) => (Outcome::MemoryLimit, Some(text)),
+        Failure::HostMemory(text) => (Outcome::Overloaded, Some(text)),
         Failure::Trap(text) => (Outcome::Trapped, Some(text)),
         Failure::Exit(0) => {
             let error = "the guest exited without setting a response".to_owned();

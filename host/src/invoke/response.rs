@@ -252,6 +252,9 @@ impl GuestResponse {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Problem>>> {
         let _ = self.driver.poll(context);
+        if self.driver.is_away() {
+            return Poll::Pending;
+        }
         if let Some(problem) = self.record.as_ref().and_then(|record| record.request_problem()) {
             return Poll::Ready(Some(Err(problem)));
         }

@@ -171,6 +171,7 @@ impl Registry {
         let Publish { id, spec, component, activate, expected } = publish;
         // Outside of the lock: a slow compile holds up nobody else's deploy.
         let compiled = self.compiler.compile(component.path(), component.digest()).await?;
+        self.loader.check(component.digest(), compiled.kind).await?;
         let _writer = self.writer.lock().await;
         let current = self.functions.load().get(&id).cloned();
         let active = current.as_ref().and_then(|function| function.active_revision());

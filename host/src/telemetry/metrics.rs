@@ -36,6 +36,10 @@ pub struct Gauges {
     pub invocations_running: u64,
     /// Functions that exist now.
     pub functions: u64,
+    /// Slots of the engines' pools in use: instances, memories, tables, stacks.
+    pub pool_slots_in_use: u64,
+    /// Memory of guests that counts against the host's bound, in bytes.
+    pub guest_memory_bytes: u64,
 }
 
 type Seconds = Counter<f64, std::sync::atomic::AtomicU64>;
@@ -87,6 +91,8 @@ pub struct Metrics {
     receipts_lost: Counter,
     invocations_running: Gauge,
     functions: Gauge,
+    pool_slots_in_use: Gauge,
+    guest_memory: Gauge,
     gauges: OnceLock<Box<dyn Fn() -> Gauges + Send + Sync>>,
     series: Mutex<ByFunction>,
     functions_max: usize,
@@ -112,6 +118,7 @@ impl Metrics {
         let (cold_starts, cpu) = (Family::default(), Family::default());
         let receipts_lost = Counter::default();
         let (invocations_running, functions) = (Gauge::default(), Gauge::default());
+        let (pool_slots_in_use, guest_memory) = (Gauge::default(), Gauge::default());
         // The library adds the "_total" of counters.
         let help = "Requests by how they ended";
         registry.register("whit_requests", help, Family::clone(&requests));
@@ -127,6 +134,10 @@ impl Metrics {
         let help = "Invocations that run now";
         registry.register("whit_invocations_running", help, Gauge::clone(&invocations_running));
         registry.register("whit_functions", "Functions that exist", Gauge::clone(&functions));
+        let help = "Slots of the engines' pools in use: instances, memories, tables, stacks";
+        registry.register("whit_pool_slots_in_use", help, Gauge::clone(&pool_slots_in_use));
+        let help = "Memory of guests beyond what each may always have";
+        registry.register("whit_guest_memory_bytes", help, Gauge::clone(&guest_memory));
         Self {
             registry,
             requests,
@@ -136,6 +147,8 @@ impl Metrics {
             receipts_lost,
             invocations_running,
             functions,
+            pool_slots_in_use,
+            guest_memory,
             gauges: OnceLock::new(),
             series: Mutex::default(),
             functions_max,
@@ -222,6 +235,8 @@ impl Metrics {
             let values = read();
             self.invocations_running.set(gauge(values.invocations_running));
             self.functions.set(gauge(values.functions));
+            self.pool_slots_in_use.set(gauge(values.pool_slots_in_use));
+            self.guest_memory.set(gauge(values.guest_memory_bytes));
         }
         let mut text = String::new();
         // Writing to memory does not fail.
@@ -249,7 +264,12 @@ mod tests {
     #[test]
     fn everything_derives_from_receipts() {
         let metrics = Metrics::default();
-        metrics.read_gauges_with(|| Gauges { invocations_running: 3, functions: 2 });
+        metrics.read_gauges_with(|| Gauges {
+            invocations_running: 3,
+            functions: 2,
+            pool_slots_in_use: 7,
+            guest_memory_bytes: 65_536,
+        });
         let mut one = receipt(1, Some("hello"), Outcome::Ok);
         (one.cold, one.total_us, one.cpu_us) = (true, 60, 500_000);
         metrics.observe(&one);
@@ -275,6 +295,8 @@ mod tests {
             "whit_receipts_lost_total 5",
             "whit_invocations_running 3",
             "whit_functions 2",
+            "whit_pool_slots_in_use 7",
+            "whit_guest_memory_bytes 65536",
             "# EOF",
         ] {
             assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");

@@ -1,0 +1,170 @@
+//! Turns on the processors.
+//!
+//! A guest that computes for long gives way at every tick, and would be one of
+//! many that wait for a thread again. With many such guests that is many slices
+//! of 10 ms, some instructions take longer, and everybody's request would wait
+//! for all of them. So the guests of a function that has used much CPU time of
+//! late are polled on threads of their own: requests have theirs to themselves.
+//! There are as many turns as processors, and functions share them fairly
+//! ([`super::fair`]).
+//!
+//! Functions that use little, nearly all, only read one number here.
+
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, LazyLock};
+use std::task::{Context, Poll, ready};
+
+use tokio::task::JoinHandle;
+
+use super::fair::{Entered, FairQueue, Key, Waiting};
+use crate::engine::epoch::{self, TICK};
+
+/// A function may use a processor for one part in this many without turns.
+const SHARE: u64 = 4;
+/// How far ahead of its share a function may be, in ticks.
+const AHEAD_TICKS_MAX: u32 = 8;
+/// Most that a function can owe, in ticks: two seconds after it has stopped it
+/// is like any other.
+const DEBT_TICKS_MAX: u32 = 200;
+
+/// The process's processors.
+static TURNS: LazyLock<Arc<FairQueue>> = LazyLock::new(|| {
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    // Who waits has been admitted already: its number is bounded.
+    FairQueue::new(processors, usize::MAX)
+});
+
+/// What one function has used of the processors of late.
+#[derive(Debug, Default)]
+pub struct Share {
+    /// The tick at which the function's share pays for what it has used.
+    paid_ticks: AtomicU32,
+}
+
+impl Share {
+    /// Charges the function for CPU time of one of its guests.
+    pub fn charge(&self, cpu_ns: u64) {
+        if cpu_ns == 0 {
+            return;
+        }
+        let tick_ns = u64::try_from(TICK.as_nanos()).unwrap_or(u64::MAX);
+        let cost = (cpu_ns.saturating_mul(SHARE) / tick_ns).max(1);
+        let cost = u32::try_from(cost).unwrap_or(DEBT_TICKS_MAX);
+        let now = epoch::ticks();
+        let pay = |paid: u32| {
+            let owed = later(paid, now).wrapping_sub(now);
+            Some(now.wrapping_add(owed.saturating_add(cost).min(DEBT_TICKS_MAX)))
+        };
+        // Always Ok: the closure is never None.
+        let _ = self.paid_ticks.fetch_update(Ordering::Relaxed, Ordering::Relaxed, pay);
+    }
+
+    /// Whether its guests need a turn.
+    #[must_use]
+    pub fn is_heavy(&self) -> bool {
+        let (paid, now) = (self.paid_ticks.load(Ordering::Relaxed), epoch::ticks());
+        later(paid, now).wrapping_sub(now) > AHEAD_TICKS_MAX
+    }
+}
+
+/// The later of two ticks of a clock that wraps. What is further ahead than can
+/// be is long ago.
+fn later(paid: u32, now: u32) -> u32 {
+    if paid.wrapping_sub(now) <= u32::MAX / 2 { paid } else { now }
+}
+
+/// Where one guest is with its turn.
+#[derive(Default)]
+pub enum Turn<T> {
+    /// It has not asked for one.
+    #[default]
+    None,
+    /// It is in the line.
+    Line(Waiting),
+    /// It has got one, and runs on a thread of its own.
+    Away(JoinHandle<T>),
+}
+
+/// What [`Turn::poll`] came to.
+pub enum Turned<T> {
+    /// No turn is needed: poll the guest here.
+    Here,
+    /// The guest was polled elsewhere, and this came of it. None if that thread
+    /// was taken away, as happens when the process ends.
+    Back(Option<T>),
+}
+
+impl<T: Send + 'static> Turn<T> {
+    /// Waits for a turn, if one is needed, and then for `work` to be done in it.
+    pub fn poll<W>(
+        &mut self,
+        context: &mut Context<'_>,
+        share: &Arc<Share>,
+        work: impl FnOnce(&mut Context<'_>) -> Option<W>,
+    ) -> Poll<Turned<T>>
+    where
+        W: FnOnce() -> T + Send + 'static,
+    {
+        let place = match self {
+            Self::None if !share.is_heavy() => return Poll::Ready(Turned::Here),
+            Self::None => match TURNS.enter(Arc::as_ptr(share) as Key) {
+                Entered::Place(place) => Some(place),
+                Entered::Line(mut waiting) => {
+                    let waited = Pin::new(&mut waiting).poll(context);
+                    *self = Self::Line(waiting);
+                    ready!(waited)
+                }
+                Entered::Full => return Poll::Ready(Turned::Here),
+            },
+            Self::Line(waiting) => ready!(Pin::new(waiting).poll(context)),
+            Self::Away(_) => None,
+        };
+        if !matches!(self, Self::Away(_)) {
+            let Some(work) = work(context) else {
+                return Poll::Ready(Turned::Back(None));
+            };
+            *self = Self::Away(tokio::task::spawn_blocking(move || {
+                let _place = place;
+                work()
+            }));
+        }
+        let Self::Away(handle) = self else {
+            return Poll::Ready(Turned::Here);
+        };
+        let back = ready!(Pin::new(handle).poll(context));
+        *self = Self::None;
+        Poll::Ready(Turned::Back(back.ok()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_share_is_used_up_and_comes_back() {
+        let share = Share::default();
+        share.charge(0);
+        assert!(!share.is_heavy());
+        for _ in 0..10 {
+            share.charge(10_000_000);
+        }
+        assert!(share.is_heavy());
+        let paid = share.paid_ticks.load(Ordering::Relaxed);
+        assert!(paid.wrapping_sub(epoch::ticks()) <= 40);
+        for _ in 0..10_000 {
+            share.charge(u64::MAX);
+        }
+        let paid = share.paid_ticks.load(Ordering::Relaxed);
+        assert!(paid.wrapping_sub(epoch::ticks()) <= DEBT_TICKS_MAX, "a debt has an end");
+    }
+
+    #[test]
+    fn ticks_wrap() {
+        assert_eq!(later(5, 3), 5);
+        assert_eq!(later(3, 5), 5);
+        assert_eq!(later(u32::MAX - 1, 2), 2);
+        assert_eq!(later(2, u32::MAX - 1), 2);
+    }
+}

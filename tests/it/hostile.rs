@@ -1,0 +1,245 @@
+//! The nastiest guests, each by what it does, how it has to end, and what is
+//! left of it: nothing.
+
+use serde_json::{Value, json};
+use tests::health::Health;
+use tests::hostile::{REALLOC, command, command_doing, http_02, http_03};
+use tests::{Host, guests};
+
+use crate::host;
+
+/// A guest, and the outcomes with which a request to it may end.
+struct Case {
+    name: &'static str,
+    component: Vec<u8>,
+    outcomes: &'static [&'static str],
+}
+
+fn case(name: &'static str, outcomes: &'static [&'static str], component: Vec<u8>) -> Case {
+    Case { name, component, outcomes }
+}
+
+fn limits() -> Value {
+    json!({ "cpu": "100ms", "timeout": "2s", "memory": "32MiB", "logs": "4KiB" })
+}
+
+/// Deploys each guest, calls it three times, and checks after each guest that
+/// the host is as it was.
+#[track_caller]
+fn all_end(cases: &[Case]) {
+    let host = host().start();
+    let health = Health::watch(&host);
+    for Case { name, component, outcomes } in cases {
+        host.admin().deploy_with_spec(name, component, &limits());
+        for _ in 0..3 {
+            ends(&host, name, outcomes);
+        }
+        assert_eq!(host.admin().delete(&format!("/v1/functions/{name}")).status(), 204);
+        health.check(&host, name);
+    }
+}
+
+#[track_caller]
+fn ends(host: &Host, name: &str, outcomes: &[&str]) {
+    let answer = host.get(&format!("/{name}/"));
+    let receipt = host.admin().receipt(&answer.request_id());
+    let outcome = receipt["outcome"].as_str().unwrap_or_default();
+    assert!(outcomes.contains(&outcome), "{name}: {receipt}\n{}", answer.text());
+    assert_ne!(answer.status(), 500, "{name}");
+    // Only what went well is whole and has status 200.
+    let good = answer.status() == 200 && answer.complete;
+    assert_eq!(good, outcome == "ok", "{name}: {answer:?}");
+    // A limit of 100 ms is met within a slice or two, and not by much more.
+    let cpu_ms = receipt["cpu_us"].as_u64().unwrap_or_default() / 1000;
+    assert!(cpu_ms < 400, "{name}: {receipt}");
+}
+
+const SPIN: &str = "(loop $again (br $again)) unreachable";
+
+/// N1: wherever a guest's code can run, it can spin.
+#[test]
+fn spinning_anywhere() {
+    let spin = "(func $spin (loop $again (br $again)))";
+    let path = "(call $path (local.get $request) (i32.const 0)) unreachable";
+    all_end(&[
+        case("cgi-start", &["cpu_limit"], guests::wat("start-spin")),
+        case("http-start", &["cpu_limit"], http_02(REALLOC, &format!("{spin} (start $spin)"), "")),
+        case("http-realloc", &["cpu_limit"], http_02(SPIN, "", path)),
+        case("http-handler", &["cpu_limit"], http_02(REALLOC, spin, "(call $spin)")),
+        case(
+            "http3-start",
+            &["cpu_limit"],
+            http_03(&format!("{spin} (start $spin)"), "i32.const 0", "i32.const 0"),
+        ),
+        case("http3-handler", &["cpu_limit"], http_03("", SPIN, "i32.const 0")),
+        case("http3-callback", &["cpu_limit"], http_03("", "i32.const 1", SPIN)),
+    ]);
+}
+
+/// N2: instructions that take long each.
+#[test]
+fn instructions_that_take_long() {
+    let looped = |work: &str| {
+        command(&format!(
+            r#"(memory (export "memory") 480) (table $t 100000 funcref) (elem declare func $f) (func $f)
+        (func (export "_start") (loop $again {work} (br $again)))"#
+        ))
+    };
+    let bytes = 480 << 16;
+    let cases = [
+        ("fill", format!("(memory.fill (i32.const 0) (i32.const 7) (i32.const {bytes}))")),
+        ("copy", format!("(memory.copy (i32.const 0) (i32.const 1) (i32.const {}))", bytes - 1)),
+        ("table-fill", "(table.fill $t (i32.const 0) (ref.func $f) (i32.const 100000))".into()),
+        ("table-copy", "(table.copy $t $t (i32.const 0) (i32.const 1) (i32.const 99999))".into()),
+    ];
+    let cases = cases.map(|(name, work)| case(name, &["cpu_limit"], looped(&work)));
+    all_end(&cases);
+}
+
+/// N3: never caught in the act.
+#[test]
+fn giving_way_without_end() {
+    let again = |call: &str| command_doing(&format!("(loop $again (drop {call}) (br $again))"));
+    let poll = "(call $poll_oneoff (i32.const 128) (i32.const 256) (i32.const 1) (i32.const 8))";
+    let mixed = "(drop (call $sched_yield)) (drop (call $random_get (i32.const 64) (i32.const 1)))";
+    all_end(&[
+        case("yield", &["cpu_limit"], again("(call $sched_yield)")),
+        case("random", &["cpu_limit"], again("(call $random_get (i32.const 64) (i32.const 1))")),
+        case(
+            "clock",
+            &["cpu_limit"],
+            again("(call $clock_time_get (i32.const 1) (i64.const 0) (i32.const 8))"),
+        ),
+        // A subscription to the clock, for now.
+        case(
+            "poll",
+            &["cpu_limit"],
+            command_doing(&format!(
+                "(i32.store (i32.const 144) (i32.const 1)) (loop $again {mixed} (drop {poll}) (br $again))"
+            )),
+        ),
+        case(
+            "http-poll",
+            &["cpu_limit", "trapped"],
+            http_02(
+                REALLOC,
+                "",
+                "
+            (i32.store (i32.const 64) (call $timer (i64.const 0)))
+            (loop $again (global.set $free (i32.const 65536))
+                (call $poll (i32.const 64) (i32.const 1) (i32.const 0)) (br $again))",
+            ),
+        ),
+        case("http3-yield", &["cpu_limit"], http_03("", "i32.const 1", "i32.const 1")),
+        case("polite", &["cpu_limit"], guests::wat("polite-starver")),
+    ]);
+}
+
+/// N4 and T6: memory of the host's, by way of its tables and buffers.
+#[test]
+fn hoarding() {
+    let again = |work: &str| http_02(REALLOC, "", &format!("(loop $again {work} (br $again))"));
+    let bounded: &[&str] = &["trapped", "memory_limit", "no_response"];
+    let long_value = r#"(data (i32.const 256) "x-a")"#;
+    all_end(&[
+        case("fields", bounded, again("(drop (call $fields))")),
+        case("full-fields", &["trapped", "cpu_limit"], http_02(REALLOC, long_value, "(loop $again
+            (local.set $n (call $fields))
+            (call $append (local.get $n) (i32.const 256) (i32.const 3) (i32.const 1024) (i32.const 30000) (i32.const 0))
+            (br $again))")),
+        // One more and one more, without end, to the same: errors, until the time is up.
+        case("appends", &["cpu_limit"], http_02(REALLOC, long_value, "(local.set $n (call $fields)) (loop $again
+            (call $append (local.get $n) (i32.const 256) (i32.const 3) (i32.const 1024) (i32.const 30000) (i32.const 0))
+            (br $again))")),
+        case("timers", bounded, again("(drop (call $timer (i64.const 3600000000000)))")),
+        case("headers", bounded, again("(drop (call $headers (local.get $request)))")),
+        case("random", bounded, http_02(REALLOC, "", "(call $random (i64.const -1) (i32.const 0))")),
+        case("waitable-sets", bounded, http_03("", "(loop $again (drop (call $waitable-set)) (br $again)) unreachable", "i32.const 0")),
+        case("fields-3", bounded, http_03("", "(loop $again (drop (call $fields)) (br $again)) unreachable", "i32.const 0")),
+        case("cgi-random", &["ok"], command_doing("(drop (call $random_get (i32.const 65536) (i32.const 900000))) (call $done)")),
+        case("cgi-subscriptions", &["ok", "trapped"], command_doing("
+            (drop (call $poll_oneoff (i32.const 65536) (i32.const 65536) (i32.const 15000) (i32.const 8))) (call $done)")),
+        case("many-subscriptions", &["ok", "trapped"], command_doing("
+            (drop (call $poll_oneoff (i32.const 0) (i32.const 0) (i32.const -1) (i32.const 8))) (call $done)")),
+    ]);
+}
+
+/// N5: answers that are not what they say.
+#[test]
+fn half_an_answer() {
+    let head = r#"(data (i32.const 64) "Content-Length: 1073741824\0a\0ax")"#;
+    let half = |rest: &str| {
+        command(&format!(
+            r#"(memory (export "memory") 16) {head}
+        (func (export "_start")
+            (i32.store (i32.const 0) (i32.const 64)) (i32.store (i32.const 4) (i32.const 29))
+            (drop (call $fd_write (i32.const 1) (i32.const 0) (i32.const 1) (i32.const 8)))
+            {rest})"#
+        ))
+    };
+    let wait = "(i32.store (i32.const 144) (i32.const 1)) (i64.store (i32.const 152) (i64.const 3600000000000))
+        (drop (call $poll_oneoff (i32.const 128) (i32.const 256) (i32.const 1) (i32.const 8)))";
+    all_end(&[
+        case("ends", &["no_response"], half("")),
+        case("traps", &["trapped"], half("unreachable")),
+        case("waits", &["timeout"], half(wait)),
+        case("spins", &["cpu_limit"], half("(loop $again (br $again))")),
+        case("closes", &["no_response"], half("(drop (call $fd_close (i32.const 1)))")),
+    ]);
+}
+
+/// N10: what can not come from any toolchain.
+#[test]
+fn lies() {
+    let trapped: &[&str] = &["trapped"];
+    let names = r#"(data (i32.const 256) "x-a\0d\0ax: y\00") (data (i32.const 300) "\ff\fe\fd")"#;
+    let handler = |body: &str| http_02(REALLOC, names, body);
+    let append = |name: &str, value: &str| {
+        format!(
+            "(local.set $n (call $fields)) (call $append (local.get $n) {name} {value} (i32.const 0))"
+        )
+    };
+    let ok = "(call $answer (local.get $out) (call $fields))";
+    let realloc =
+        |answer: &str| http_02(answer, "", "(call $path (local.get $request) (i32.const 0))");
+    all_end(&[
+        case("bad-variant", trapped, handler("(call $set (local.get $out) (i32.const 7) (i32.const 0) (i32.const 0) (i64.const 0) (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0))")),
+        case("bad-error", trapped, handler("(call $set (local.get $out) (i32.const 1) (i32.const 999) (i32.const 0) (i64.const 0) (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0))")),
+        case("bad-handle", trapped, handler("(call $set (i32.const 4000) (i32.const 0) (i32.const 1) (i32.const 0) (i64.const 0) (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0))")),
+        case("wrong-type", trapped, handler("(drop (call $response (local.get $request)))")),
+        case("after-drop", trapped, handler("(local.set $n (call $fields)) (call $drop-fields (local.get $n)) (drop (call $response (local.get $n)))")),
+        case("long-name", trapped, handler(&append("(i32.const 256) (i32.const -1)", "(i32.const 0) (i32.const 0)"))),
+        case("far-name", trapped, handler(&append("(i32.const -16) (i32.const 32)", "(i32.const 0) (i32.const 0)"))),
+        case("no-utf8", trapped, handler(&append("(i32.const 300) (i32.const 3)", "(i32.const 0) (i32.const 0)"))),
+        case("long-list", trapped, handler("(call $from-list (i32.const 0) (i32.const -1) (i32.const 512))")),
+        case("crooked-list", trapped, handler("(call $from-list (i32.const 3) (i32.const 1) (i32.const 512))")),
+        case("crooked-result", trapped, handler("(call $path (local.get $request) (i32.const 3))")),
+        case("far-result", trapped, handler("(call $path (local.get $request) (i32.const -4))")),
+        case("many-headers", &["ok"], handler(&format!("(call $from-list (i32.const 65536) (i32.const 32769) (i32.const 512)) {ok}"))),
+        case("line-ends", &["ok"], handler(&format!("{} {ok}", append("(i32.const 256) (i32.const 10)", "(i32.const 256) (i32.const 10)")))),
+        case("status-0", &["ok", "no_response"], handler("(local.set $n (call $response (call $fields)))
+            (drop (call $status (local.get $n) (i32.const 0)))
+            (call $set (local.get $out) (i32.const 0) (local.get $n) (i32.const 0) (i64.const 0) (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0))")),
+        case("status-1000", &["ok", "no_response"], handler("(local.set $n (call $response (call $fields)))
+            (drop (call $status (local.get $n) (i32.const 1000)))
+            (call $set (local.get $out) (i32.const 0) (local.get $n) (i32.const 0) (i64.const 0) (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0))")),
+        case("realloc-far", trapped, realloc("i32.const -1")),
+        case("realloc-crooked", &["trapped", "no_response"], realloc("i32.const 1048575")),
+        case("realloc-traps", trapped, realloc("unreachable")),
+        case("realloc-calls", trapped, realloc("(call $fields)")),
+        case("bad-callback", trapped, http_03("", "i32.const 1", "i32.const 77")),
+        case("no-answer-3", &["trapped", "no_response"], http_03("", "i32.const 0", "i32.const 0")),
+        case("cgi-pointers", trapped, command_doing("
+            (drop (call $fd_write (i32.const 1) (i32.const -8) (i32.const 1) (i32.const 8)))
+            (drop (call $fd_write (i32.const 1) (i32.const 0) (i32.const -1) (i32.const 8)))
+            (drop (call $fd_read (i32.const 0) (i32.const 1048572) (i32.const 5) (i32.const -1)))
+            (drop (call $path_open (i32.const 3) (i32.const -1) (i32.const 0) (i32.const -1) (i32.const -1) (i64.const -1) (i64.const -1) (i32.const -1) (i32.const 0)))
+            (call $done)")),
+        case("cgi-descriptors", &["ok", "no_response", "trapped"], command_doing("
+            (drop (call $fd_renumber (i32.const 0) (i32.const 2)))
+            (drop (call $fd_renumber (i32.const -1) (i32.const 1000000)))
+            (loop $next (drop (call $fd_close (local.tee $n (i32.add (local.get $n) (i32.const 1)))))
+                (br_if $next (i32.lt_u (local.get $n) (i32.const 1000))))
+            (call $done)")),
+    ]);
+}

@@ -1,0 +1,26 @@
+//! What only shows under load: neighbours that take all they can get, thousands
+//! of clients that leave. These tests measure, so they run one after the other,
+//! in a binary of their own that cargo runs after the others.
+
+mod bombs;
+mod leaks;
+mod noisy;
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use tests::HostBuilder;
+
+/// The binary under test, which cargo has built from the same sources.
+const WHIT: &str = env!("CARGO_BIN_EXE_whit-under-test");
+
+/// A host with a data folder of its own.
+fn host() -> HostBuilder {
+    HostBuilder::new(WHIT)
+}
+
+/// The machine for oneself, as far as this process goes.
+fn alone() -> MutexGuard<'static, ()> {
+    static MACHINE: Mutex<()> = Mutex::new(());
+    // A test that failed says nothing about the next.
+    MACHINE.lock().unwrap_or_else(PoisonError::into_inner)
+}
