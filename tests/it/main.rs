@@ -11,6 +11,7 @@ mod examples;
 mod guests;
 mod http_front;
 mod isolation;
+mod languages;
 mod limits;
 mod logs_and_receipts;
 mod revisions;

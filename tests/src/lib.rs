@@ -9,6 +9,7 @@ pub mod command;
 pub mod guests;
 pub mod host;
 pub mod http;
+pub mod readme;
 pub mod wait;
 
 pub use host::{Host, HostBuilder};

@@ -36,18 +36,28 @@ pub(super) fn missing(units: &[Unit]) -> Vec<(Language, Vec<MissingTool>)> {
 /// installed is no error: its functions are what fails, with the reason.
 pub(super) async fn install_missing(units: &[Unit], quiet: bool) {
     let missing: Vec<Language> = missing(units).into_iter().map(|(language, _)| language).collect();
-    if missing.is_empty() {
-        return;
+    if !missing.is_empty() {
+        install(&missing, quiet).await;
     }
-    let names: Vec<&str> = missing.iter().map(|language| language.name()).collect();
+}
+
+/// Installs what these languages lack, showing what is about to be done, what
+/// is done, and what failed.
+pub(super) async fn install(languages: &[Language], quiet: bool) {
+    let wanted = languages.to_vec();
+    let names: Vec<&str> = wanted.iter().map(|language| language.name()).collect();
     let progress = Progress::start(format!("installing tools for {}", names.join(", ")), quiet);
     let installed = tokio::task::spawn_blocking(move || {
-        let mut show = |line: &str| progress.detail(line);
-        languages::install(&missing, &toolchains(), &mut show)
+        let mut show = |line: &str| match quiet {
+            true => progress.detail(line),
+            false => output::note(format!("  {line}")),
+        };
+        languages::install(&wanted, &toolchains(), &mut show)
     });
     match installed.await {
-        Ok(Ok(())) => {}
-        Ok(Err(error)) => show_failure(&error),
+        // What it said has been shown.
+        Ok(Ok(()) | Err(BuildError::ToolFailed { .. })) => {}
+        Ok(Err(error)) => output::note(format!("{error}")),
         Err(error) => output::note(format!("the installation ended early: {error}")),
     }
 }

@@ -107,8 +107,9 @@ pub(super) fn find(selection: &Selection) -> anyhow::Result<Project> {
     if found.is_empty() {
         bail!(
             "{}: nothing to deploy; expected a .wasm or .wat file, a {MANIFEST}, or source in \
-             rust, go, javascript, python or c",
-            selection.path.display()
+             one of {}",
+            selection.path.display(),
+            Language::names()
         );
     }
     if let Some(name) = selection.only.iter().find(|name| !found.contains_key(*name)) {

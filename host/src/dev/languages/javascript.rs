@@ -27,14 +27,8 @@ pub(super) fn recognises(names: &FileNames) -> bool {
 }
 
 pub(super) fn missing(toolchains: &Toolchains) -> Vec<MissingTool> {
-    let mut missing = Vec::new();
-    if node(toolchains).is_none() {
-        missing.push(MissingTool::new(
-            "Node.js 20 or newer",
-            "the tools that make components of JavaScript run on it",
-            Language::JavaScript,
-        ));
-    }
+    let mut missing = missing_node(toolchains, Language::JavaScript);
+    let modules = toolchains.javascript().join("node_modules");
     let packages = [
         (
             "@bytecodealliance/componentize-js",
@@ -45,11 +39,19 @@ pub(super) fn missing(toolchains: &Toolchains) -> Vec<MissingTool> {
         ("rolldown", "ROLLDOWN", "it bundles modules and TypeScript"),
     ];
     for (package, pinned, why) in packages {
-        if !has_package(toolchains, package, version(pinned)) {
+        if !has_package(&modules, package, version(pinned)) {
             missing.push(MissingTool::new(package, why, Language::JavaScript));
         }
     }
     missing
+}
+
+/// Node.js, if it is missing for a language whose tools run on it.
+pub(super) fn missing_node(toolchains: &Toolchains, language: Language) -> Vec<MissingTool> {
+    if node(toolchains).is_some() {
+        return Vec::new();
+    }
+    vec![MissingTool::new("Node.js 20 or newer", "the language's tools run on it", language)]
 }
 
 pub(super) fn build(
@@ -61,7 +63,7 @@ pub(super) fn build(
     let sdk = request.work.join("sdk");
     tools::write_all(&sdk, &SDK)?;
     tools::write_all(&sdk.join("wit-0.2"), &tools::WIT_0_2)?;
-    let node = node(&request.toolchains).unwrap_or_else(|| PathBuf::from("node"));
+    let node = node_or_name(&request.toolchains);
     let modules = install_dependencies(request, folder, &node, output)?;
 
     let mut command = Command::new(node);
@@ -197,18 +199,24 @@ fn node(toolchains: &Toolchains) -> Option<PathBuf> {
     })
 }
 
-fn has_package(toolchains: &Toolchains, package: &str, wanted: &str) -> bool {
+/// The program to start; its name alone where it is missing, for the error.
+pub(super) fn node_or_name(toolchains: &Toolchains) -> PathBuf {
+    node(toolchains).unwrap_or_else(|| PathBuf::from("node"))
+}
+
+/// Whether an npm package is in `modules` in this version.
+pub(super) fn has_package(modules: &Path, package: &str, wanted: &str) -> bool {
     #[derive(Deserialize)]
     struct Installed {
         version: String,
     }
-    let manifest = toolchains.javascript().join("node_modules").join(package).join("package.json");
-    std::fs::read(manifest)
+    std::fs::read(modules.join(package).join("package.json"))
         .ok()
         .and_then(|text| serde_json::from_slice::<Installed>(&text).ok())
         .is_some_and(|installed| installed.version == wanted)
 }
 
-fn clear(command: &mut Command) {
+/// Keeps what steers the machine's Node.js away from a build.
+pub(super) fn clear(command: &mut Command) {
     command.env_remove("NODE_OPTIONS").env_remove("NODE_PATH");
 }
