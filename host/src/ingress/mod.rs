@@ -4,6 +4,7 @@
 //! [`respond`] turns what came of it into HTTP.
 
 pub mod accept;
+pub mod parameters;
 pub mod request;
 pub mod respond;
 
@@ -53,10 +54,13 @@ pub async fn handle(
     let Some(found) = plane.router.load().find(&authority, head.method.as_str(), path) else {
         return respond::problem(record, Outcome::NoRoute, None);
     };
-    let (prefix, head) = match request::strip_prefix(head, found.prefix_bytes) {
+    let (prefix, mut head) = match request::strip_prefix(head, found.prefix_bytes) {
         Ok(stripped) => stripped,
         Err(why) => return respond::problem(record, Outcome::BadRequest, Some(why.to_owned())),
     };
+    if let Some(named) = &found.parameters {
+        head.uri = parameters::in_query(&head.uri, named);
+    }
     let request = Request::from_parts(head, body);
     let incoming = Incoming { request, authority, prefix, peer };
     let answer = plane.invoker.invoke(&found.target, incoming, record).await;
