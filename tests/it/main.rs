@@ -5,6 +5,7 @@ mod architecture;
 mod bad_guests;
 mod bad_uploads;
 mod cli;
+mod convention;
 mod disconnect;
 mod durability;
 mod examples;

@@ -182,6 +182,7 @@ fn built(name: &str) -> Vec<u8> {
     let request = BuildRequest {
         language: Language::Rust,
         source: folder("guests").join(name),
+        root: folder("guests").join(name),
         work: work.clone(),
         component: work.join(format!("{name}.wasm")),
         toolchains: toolchains(),

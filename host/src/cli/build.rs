@@ -62,6 +62,11 @@ pub(super) async fn run(args: BuildArgs, global: &Global) -> anyhow::Result<Exit
             }
         }
     }
+    for problem in &project.problems {
+        failed = true;
+        output::note(format!("{RED}failed{RED:#} {}: {}", problem.name, problem.error));
+        built.push(serde_json::to_value(problem)?);
+    }
     if global.json {
         output::document(&built)?;
     }

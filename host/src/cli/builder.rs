@@ -10,6 +10,7 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 use super::output::{self, Progress};
 use super::project::{Origin, Project, Unit};
 use crate::dev::languages::{self, BuildError, BuildRequest, Language, MissingTool, Toolchains};
+use crate::dev::static_files;
 
 /// Lines of a tool's output that are shown when it fails.
 const FAILURE_LINES_MAX: usize = 60;
@@ -77,10 +78,17 @@ pub(super) async fn build(unit: &Unit, project: &Project, quiet: bool) -> anyhow
             }
             ready(component, &converted)
         }
-        Origin::Source { language, source } => {
+        Origin::Static(folder) => {
+            let packed = static_files::component(folder)?;
+            fs::write(&converted, packed)
+                .with_context(|| format!("write {}", converted.display()))?;
+            Ok(converted)
+        }
+        Origin::Source { language, source, root } => {
             let request = BuildRequest {
                 language: *language,
                 source: source.clone(),
+                root: root.clone(),
                 work: folder.join(unit.name.as_str()),
                 component: converted.clone(),
                 toolchains: toolchains(),
@@ -179,7 +187,7 @@ mod tests {
         let root = folder.path().to_owned();
         fs::write(root.join("a.wat"), "(component)").unwrap();
         let unit = |origin| Unit { name: "a".parse().unwrap(), spec: None, origin };
-        let project = Project { root: root.clone(), units: vec![] };
+        let project = Project { root: root.clone(), units: vec![], problems: vec![] };
 
         let text = unit(Origin::Component(root.join("a.wat")));
         let built = build(&text, &project, true).await.unwrap();

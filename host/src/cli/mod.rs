@@ -5,6 +5,7 @@ mod build;
 mod builder;
 mod client;
 mod completions;
+mod convention;
 mod delete;
 mod deploy;
 mod describe;

@@ -148,13 +148,14 @@ fn install_dependencies(
     node: &Path,
     output: &mut dyn FnMut(&str),
 ) -> Result<Option<PathBuf>, BuildError> {
+    let Some(manifest) = tools::nearest(request, "package.json") else { return Ok(None) };
+    let folder = manifest.parent().unwrap_or(folder);
     if Manifest::read(folder)?.dependencies.is_empty() || folder.join("node_modules").is_dir() {
         return Ok(None);
     }
     let packages = request.work.join("packages");
     let modules = packages.join("node_modules");
     let installed = packages.join("installed.json");
-    let manifest = folder.join("package.json");
     let wanted = std::fs::read(&manifest).map_err(BuildError::file("read", &manifest))?;
     if modules.is_dir() && std::fs::read(&installed).is_ok_and(|present| present == wanted) {
         return Ok(Some(modules));

@@ -141,6 +141,9 @@ pub struct BuildRequest {
     pub language: Language,
     /// The function's folder, or its one source file.
     pub source: PathBuf,
+    /// The folder up to which a `package.json`, `requirements.txt`, `go.mod` or
+    /// `Cargo.toml` is looked for, from the source upwards.
+    pub root: PathBuf,
     /// A folder for intermediate results, this function's own. Keep it between
     /// builds to make the next one quicker, delete it at any time.
     pub work: PathBuf,
@@ -156,6 +159,11 @@ pub struct BuildRequest {
 /// `requirements.txt`) count before mere sources, so that a helper script
 /// beside them does not decide.
 pub fn detect(source: &Path) -> Result<Option<Language>, BuildError> {
+    // A Rust file is a function by itself only where it is meant: in a folder it
+    // needs a Cargo.toml beside it.
+    if source.is_file() && source.extension().is_some_and(|extension| extension == "rs") {
+        return Ok(Some(Language::Rust));
+    }
     let names = tools::file_names(source)?;
     let manifest = |language: &Language| match language {
         Language::Rust => names.has("Cargo.toml"),
@@ -179,6 +187,16 @@ pub fn detect(source: &Path) -> Result<Option<Language>, BuildError> {
         Language::Cpp => c::recognises_cpp(&names),
         Language::C => c::recognises(&names),
     }))
+}
+
+/// Whether a file is source text, rather than one that names a project and its
+/// dependencies.
+#[must_use]
+pub fn is_source(file: &Path) -> bool {
+    const EXTENSIONS: [&str; 13] =
+        ["rs", "c", "cpp", "cc", "cxx", "go", "zig", "js", "mjs", "ts", "mts", "tsx", "py"];
+    let extension = file.extension().and_then(std::ffi::OsStr::to_str);
+    extension.is_some_and(|extension| EXTENSIONS.contains(&extension))
 }
 
 /// The tools that a language needs and this machine lacks; empty means ready.

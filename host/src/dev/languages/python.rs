@@ -11,7 +11,7 @@ use super::{BuildError, BuildRequest, Language, MissingTool, Toolchains};
 /// Where a function is looked for, in this order.
 const ENTRIES: [&str; 4] = ["app.py", "index.py", "handler.py", "main.py"];
 
-const SHIM: [Embedded; 8] = [
+const SHIM: [Embedded; 9] = [
     (
         "whit_adapter/__init__.py",
         include_str!("../../../../guest-sdk/python/whit_adapter/__init__.py"),
@@ -20,6 +20,7 @@ const SHIM: [Embedded; 8] = [
         "whit_adapter/componentize.py",
         include_str!("../../../../guest-sdk/python/whit_adapter/componentize.py"),
     ),
+    ("whit_adapter/asgi.py", include_str!("../../../../guest-sdk/python/whit_adapter/asgi.py")),
     ("whit_adapter/entry.py", include_str!("../../../../guest-sdk/python/whit_adapter/entry.py")),
     (
         "whit_adapter/exchange.py",
@@ -68,7 +69,7 @@ pub(super) fn build(
     let wit = request.work.join("wit");
     tools::write_all(&shim, &SHIM)?;
     tools::write_all(&wit, &tools::WIT_0_2)?;
-    let dependencies = install_dependencies(request, folder, output)?;
+    let dependencies = install_dependencies(request, output)?;
     write_entry(request, folder, module, &shim, output)?;
 
     let mut command = Command::new(request.toolchains.python_program("python"));
@@ -86,6 +87,10 @@ pub(super) fn build(
         .arg(&shim)
         .arg("-p")
         .arg(folder);
+    if request.root != folder {
+        // Files of a project import what lies beside its `api/`.
+        command.arg("-p").arg(&request.root);
+    }
     if let Some(dependencies) = &dependencies {
         command.arg("-p").arg(dependencies);
     }
@@ -130,13 +135,9 @@ fn write_entry(
 /// has changed.
 fn install_dependencies(
     request: &BuildRequest,
-    folder: &Path,
     output: &mut dyn FnMut(&str),
 ) -> Result<Option<PathBuf>, BuildError> {
-    let list = folder.join("requirements.txt");
-    if !list.is_file() {
-        return Ok(None);
-    }
+    let Some(list) = tools::nearest(request, "requirements.txt") else { return Ok(None) };
     let wanted = fs::read(&list).map_err(BuildError::file("read", &list))?;
     let target = request.work.join("dependencies");
     let installed = request.work.join("dependencies.txt");

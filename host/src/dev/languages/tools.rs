@@ -54,6 +54,14 @@ pub(super) fn folder(source: &Path) -> &Path {
     }
 }
 
+/// The nearest file of this name in the source's folder or above it, up to the
+/// request's root.
+pub(super) fn nearest(request: &BuildRequest, name: &str) -> Option<PathBuf> {
+    let folders = folder(&request.source).ancestors();
+    let inside = folders.take_while(|folder| folder.starts_with(&request.root));
+    inside.map(|folder| folder.join(name)).find(|path| path.is_file())
+}
+
 /// Makes the folders of a request and its paths absolute, because tools run
 /// elsewhere. A component of an earlier build is removed: what is there
 /// afterwards is from this one.
@@ -71,6 +79,7 @@ pub(super) fn prepare(request: &BuildRequest) -> Result<BuildRequest, BuildError
     Ok(BuildRequest {
         language: request.language,
         source: absolute(&request.source)?,
+        root: absolute(&request.root)?,
         work: absolute(&request.work)?,
         component: absolute(&request.component)?,
         toolchains: request.toolchains.clone(),
