@@ -257,3 +257,59 @@ fn a_python_file_may_hold_an_asgi_application_and_a_name_in_brackets() {
     }
     project.host.get("/api/users/ada").assert_text("asgi ada /api/users/ada");
 }
+
+const FUNCTION: &str = r#"
+import { shout } from "./_shared.js";
+export default function (request) {
+  return new Response(shout(new URL(request.url).searchParams.get("who")));
+}
+"#;
+
+const BY_METHOD: &str = r#"
+export function GET(request: Request): Response {
+  console.log("asked for", { url: request.url });
+  return Response.json({ id: new URL(request.url).searchParams.get("id") });
+}
+export async function POST(request: Request): Promise<Response> {
+  const body: { n: number } = await request.json();
+  return Response.json({ doubled: body.n * 2, uuid: crypto.randomUUID().length });
+}
+"#;
+
+const UNABLE: &str = r#"
+export default async () => {
+  try {
+    await fetch("http://example.com/");
+  } catch (error) {
+    return new Response(error.message);
+  }
+};
+"#;
+
+#[test]
+fn javascript_files_may_hold_a_function_or_one_for_each_method() {
+    let project = Project::new(&[
+        ("api/shout.js", FUNCTION.as_bytes()),
+        ("api/_shared.js", b"export const shout = (text) => `${text}!`;"),
+        ("api/items/[id].ts", BY_METHOD.as_bytes()),
+        ("api/unable.mjs", UNABLE.as_bytes()),
+    ]);
+    {
+        let _turn = guests::take_turns();
+        guests::get_ready(Language::JavaScript);
+        project.deploy().succeeded();
+    }
+    let host = &project.host;
+    host.get("/api/shout?who=me").assert_text("me!");
+    host.get("/api/items/7").assert_text("{\"id\":\"7\"}");
+    let posted = host.call(&Request::post("/api/items/7", "{\"n\": 21}"));
+    assert_eq!(posted.text(), "{\"doubled\":42,\"uuid\":36}");
+    let other = host.call(&Request::new("DELETE", "/api/items/7"));
+    assert_eq!((other.status(), other.header("allow")), (405, Some("GET, POST")));
+    let failed = host.call(&Request::post("/api/items/7", "no JSON"));
+    assert_eq!((failed.status(), failed.text().as_str()), (500, "the function failed\n"));
+    assert_has(&host.get("/api/unable").text(), &["engine = \"starlingmonkey\" in whit.toml"]);
+    // An unchanged program is an unchanged function: no new revision.
+    let said = project.deploy().succeeded();
+    assert_eq!(said.matches("unchanged").count(), 3, "{said}");
+}

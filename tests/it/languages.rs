@@ -216,3 +216,27 @@ fn doctor_finds_what_is_there_and_says_what_it_will_do() {
     assert!(plan < failure, "{}", ran.stderr);
     assert_has(&ran.stdout, &["missing go", "whit doctor --install go"]);
 }
+
+const SUBTLE: &str = r#"
+export default async function () {
+  const digest = await crypto.subtle.digest("SHA-256", new TextEncoder().encode("abc"));
+  return new Response([...new Uint8Array(digest).slice(0, 4)].join());
+}
+"#;
+
+#[test]
+fn the_larger_engine_has_all_of_the_web_platform() {
+    let desk = Desk::new();
+    let folder = desk.folder.path();
+    fs::write(folder.join("app.js"), SUBTLE).expect("write");
+    fs::write(folder.join("whit.toml"), "[functions.subtle]\nengine = \"starlingmonkey\"\n")
+        .expect("write");
+    {
+        let _turn = guests::take_turns();
+        guests::get_ready(whit::dev::languages::Language::JavaScript);
+        desk.run(&["deploy"]).succeeded();
+    }
+    desk.host.get("/subtle/").assert_text("186,120,22,191");
+    fs::write(folder.join("whit.toml"), "[functions.subtle]\nengine = \"v8\"\n").expect("write");
+    assert_has(&desk.run(&["deploy"]).failed(1), &["unknown engine `v8`", "quickjs"]);
+}

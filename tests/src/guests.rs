@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use whit::dev::languages::{self, BuildRequest, Language, Toolchains};
+use whit::dev::languages::{self, BuildRequest, Engine, Language, Toolchains};
 
 /// A guest made with the crate `wasip2` alone: `wasi:http/incoming-handler@0.2`.
 #[must_use]
@@ -181,6 +181,7 @@ fn built(name: &str) -> Vec<u8> {
     }
     let request = BuildRequest {
         language: Language::Rust,
+        engine: Engine::default(),
         source: folder("guests").join(name),
         root: folder("guests").join(name),
         work: work.clone(),

@@ -84,9 +84,10 @@ pub(super) async fn build(unit: &Unit, project: &Project, quiet: bool) -> anyhow
                 .with_context(|| format!("write {}", converted.display()))?;
             Ok(converted)
         }
-        Origin::Source { language, source, root } => {
+        Origin::Source { language, source, root, engine } => {
             let request = BuildRequest {
                 language: *language,
+                engine: *engine,
                 source: source.clone(),
                 root: root.clone(),
                 work: folder.join(unit.name.as_str()),

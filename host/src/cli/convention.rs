@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 
 use super::project::{self, Found, Origin, Unit};
-use crate::dev::languages::{self, Language};
+use crate::dev::languages::{self, Engine, Language};
 use crate::dev::static_files;
 use crate::dev::watch::is_ignored_name;
 use crate::model::ids::{FunctionName, NAME_BYTES_MAX};
@@ -181,7 +181,7 @@ fn package(folder: &Path) -> anyhow::Result<Origin> {
     let language = languages::detect(folder)?
         .with_context(|| format!("{}: no known language", folder.display()))?;
     let (source, root) = (folder.to_owned(), folder.to_owned());
-    Ok(Origin::Source { language, source, root })
+    Ok(Origin::Source { language, source, root, engine: Engine::default() })
 }
 
 fn is_helper(path: &Path) -> bool {

@@ -10,7 +10,7 @@ use clap::Args;
 use serde::Serialize;
 
 use super::{UsageError, convention};
-use crate::dev::languages::{self, Language};
+use crate::dev::languages::{self, Engine, Language};
 use crate::dev::watch::is_ignored_name;
 use crate::model::ids::FunctionName;
 use crate::model::spec::{FunctionEntry, FunctionSpec, Manifest};
@@ -46,6 +46,8 @@ pub(super) enum Origin {
         /// The folder whose `package.json`, `requirements.txt` and so on count
         /// where there is none nearer to the source.
         root: PathBuf,
+        /// What runs it, if it is JavaScript.
+        engine: Engine,
     },
     /// It is made of the files in a folder.
     Static(PathBuf),
@@ -191,9 +193,12 @@ pub(super) fn origin_of_file(path: &Path, root: &Path) -> anyhow::Result<Origin>
         return Ok(Origin::Component(path.to_owned()));
     }
     match languages::detect(path)? {
-        Some(language) => {
-            Ok(Origin::Source { language, source: path.to_owned(), root: root.to_owned() })
-        }
+        Some(language) => Ok(Origin::Source {
+            language,
+            source: path.to_owned(),
+            root: root.to_owned(),
+            engine: Engine::default(),
+        }),
         None => bail!("{}: neither a component nor source in a known language", path.display()),
     }
 }
@@ -208,7 +213,7 @@ fn look_into(folder: &Path, depth: usize, found: &mut Found) -> anyhow::Result<(
     }
     if let Some(language) = languages::detect(folder)? {
         let (source, root) = (folder.to_owned(), folder.to_owned());
-        let origin = Origin::Source { language, source, root };
+        let origin = Origin::Source { language, source, root, engine: Engine::default() };
         found.add(Unit { name: name_of(folder)?, spec: None, origin });
         return Ok(());
     }
@@ -271,7 +276,12 @@ fn origin(folder: &Path, entry: &FunctionEntry) -> anyhow::Result<Origin> {
         })?,
     };
     let root = if source.is_dir() { source.clone() } else { folder.to_owned() };
-    Ok(Origin::Source { language, source, root })
+    let engine = match (&entry.engine, language) {
+        (None, _) => Engine::default(),
+        (Some(name), Language::JavaScript) => name.parse().map_err(anyhow::Error::msg)?,
+        (Some(_), _) => bail!("`engine` is for JavaScript and TypeScript; this is {language}"),
+    };
+    Ok(Origin::Source { language, source, root, engine })
 }
 
 fn component_file(path: &Path) -> bool {
@@ -368,6 +378,8 @@ mod tests {
             (vec![("whit.toml", "[functions.a]\nbuild = 'make'")], "needs `component`"),
             (vec![("whit.toml", "[functions.a]\nsource = 'gone'")], "can not be read"),
             (vec![("whit.toml", "[functions.a]")], "no known language"),
+            (vec![("app.js", ""), ("whit.toml", "[functions.a]\nengine = 'v8'")], "quickjs and"),
+            (vec![("app.py", ""), ("whit.toml", "[functions.a]\nengine = 'quickjs'")], "is python"),
         ] {
             let (_folder, selection) = project(&files);
             let error = format!("{:#}", find(&selection).unwrap_err());

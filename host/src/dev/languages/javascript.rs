@@ -1,7 +1,10 @@
-//! JavaScript and TypeScript: bundled with an adapter, run by StarlingMonkey.
+//! JavaScript and TypeScript: bundled with an adapter, run by QuickJS or by
+//! StarlingMonkey.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::str::FromStr;
 
 use serde::Deserialize;
 
@@ -14,12 +17,53 @@ const EXTENSIONS: [&str; 5] = ["ts", "mts", "js", "mjs", "tsx"];
 const ENTRIES: [&str; 5] = ["index", "app", "handler", "main", "worker"];
 const NODE_MAJOR_MIN: u32 = 20;
 
-const SDK: [Embedded; 5] = [
+/// What runs a JavaScript function.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Engine {
+    /// Small, quick to build, to load and to start. The usual web APIs, but no
+    /// outgoing `fetch` and no `crypto.subtle`.
+    #[default]
+    QuickJs,
+    /// All of the web platform, six times the size.
+    StarlingMonkey,
+}
+
+impl fmt::Display for Engine {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Engine::QuickJs => "quickjs",
+            Engine::StarlingMonkey => "starlingmonkey",
+        })
+    }
+}
+
+impl FromStr for Engine {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        match name {
+            "quickjs" => Ok(Engine::QuickJs),
+            "starlingmonkey" => Ok(Engine::StarlingMonkey),
+            _ => Err(format!("unknown engine `{name}`; known are quickjs and starlingmonkey")),
+        }
+    }
+}
+
+const SDK: [Embedded; 14] = [
     ("adapter.js", include_str!("../../../../guest-sdk/javascript/adapter.js")),
     ("build.mjs", include_str!("../../../../guest-sdk/javascript/build.mjs")),
+    ("quickjs-globals.js", include_str!("../../../../guest-sdk/javascript/quickjs-globals.js")),
+    ("quickjs.js", include_str!("../../../../guest-sdk/javascript/quickjs.js")),
     ("runtime.js", include_str!("../../../../guest-sdk/javascript/runtime.js")),
     ("start.js", include_str!("../../../../guest-sdk/javascript/start.js")),
+    ("web/events.js", include_str!("../../../../guest-sdk/javascript/web/events.js")),
+    ("web/format.js", include_str!("../../../../guest-sdk/javascript/web/format.js")),
+    ("web/http.js", include_str!("../../../../guest-sdk/javascript/web/http.js")),
+    ("web/streams.js", include_str!("../../../../guest-sdk/javascript/web/streams.js")),
+    ("web/text.js", include_str!("../../../../guest-sdk/javascript/web/text.js")),
+    ("web/url.js", include_str!("../../../../guest-sdk/javascript/web/url.js")),
     ("wit/function.wit", include_str!("../../../../guest-sdk/javascript/wit/function.wit")),
+    ("wit/quickjs.wit", include_str!("../../../../guest-sdk/javascript/wit/quickjs.wit")),
 ];
 
 pub(super) fn recognises(names: &FileNames) -> bool {
@@ -36,6 +80,7 @@ pub(super) fn missing(toolchains: &Toolchains) -> Vec<MissingTool> {
             "it puts a program and StarlingMonkey into a component",
         ),
         ("@bytecodealliance/jco", "JCO", "componentize-js builds on it"),
+        ("componentize-qjs", "COMPONENTIZE_QJS", "it puts a program and QuickJS into a component"),
         ("rolldown", "ROLLDOWN", "it bundles modules and TypeScript"),
     ];
     for (package, pinned, why) in packages {
@@ -63,6 +108,7 @@ pub(super) fn build(
     let sdk = request.work.join("sdk");
     tools::write_all(&sdk, &SDK)?;
     tools::write_all(&sdk.join("wit-0.2"), &tools::WIT_0_2)?;
+    tools::write_all(&sdk.join("wit-0.3"), &tools::WIT_0_3)?;
     let node = node_or_name(&request.toolchains);
     let modules = install_dependencies(request, folder, &node, output)?;
 
@@ -77,7 +123,8 @@ pub(super) fn build(
         .arg("--work")
         .arg(&request.work)
         .arg("--tools")
-        .arg(request.toolchains.javascript());
+        .arg(request.toolchains.javascript())
+        .args(["--engine", &request.engine.to_string()]);
     if let Some(modules) = modules {
         command.arg("--modules").arg(modules);
     }

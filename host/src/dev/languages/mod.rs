@@ -22,6 +22,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 pub use error::BuildError;
+pub use javascript::Engine;
 pub use toolchains::{MissingTool, Toolchains, install};
 
 /// A language with a built-in recipe.
@@ -139,6 +140,8 @@ impl FromStr for Language {
 pub struct BuildRequest {
     /// Whose recipe to follow.
     pub language: Language,
+    /// What runs it, if it is JavaScript.
+    pub engine: Engine,
     /// The function's folder, or its one source file.
     pub source: PathBuf,
     /// The folder up to which a `package.json`, `requirements.txt`, `go.mod` or

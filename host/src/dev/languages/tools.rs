@@ -78,6 +78,7 @@ pub(super) fn prepare(request: &BuildRequest) -> Result<BuildRequest, BuildError
     }
     Ok(BuildRequest {
         language: request.language,
+        engine: request.engine,
         source: absolute(&request.source)?,
         root: absolute(&request.root)?,
         work: absolute(&request.work)?,
@@ -160,4 +161,14 @@ pub(super) const WIT_0_2: [Embedded; 7] = [
     ("deps/io.wit", include_str!("../../../../guest-sdk/wit/p2/deps/io.wit")),
     ("deps/random.wit", include_str!("../../../../guest-sdk/wit/p2/deps/random.wit")),
     ("deps/sockets.wit", include_str!("../../../../guest-sdk/wit/p2/deps/sockets.wit")),
+];
+
+/// The WIT of `wasi:http@0.3.0` with all it depends on.
+pub(super) const WIT_0_3: [Embedded; 6] = [
+    ("http.wit", include_str!("../../../../guest-sdk/wit/p3/http.wit")),
+    ("deps/cli.wit", include_str!("../../../../guest-sdk/wit/p3/deps/cli.wit")),
+    ("deps/clocks.wit", include_str!("../../../../guest-sdk/wit/p3/deps/clocks.wit")),
+    ("deps/filesystem.wit", include_str!("../../../../guest-sdk/wit/p3/deps/filesystem.wit")),
+    ("deps/random.wit", include_str!("../../../../guest-sdk/wit/p3/deps/random.wit")),
+    ("deps/sockets.wit", include_str!("../../../../guest-sdk/wit/p3/deps/sockets.wit")),
 ];
