@@ -34,6 +34,36 @@ fn hello_javascript() {
 }
 
 #[test]
+fn orders_typescript() {
+    follow_readme("orders-typescript", Language::JavaScript);
+}
+
+#[test]
+fn flask_python() {
+    follow_readme("flask-python", Language::Python);
+}
+
+#[test]
+fn webhook_go() {
+    follow_readme("webhook-go", Language::Go);
+}
+
+#[test]
+fn events_rust() {
+    follow_readme("events-rust", Language::Rust);
+}
+
+#[test]
+fn words_c() {
+    follow_readme("words-c", Language::C);
+}
+
+#[test]
+fn markdown_c() {
+    follow_readme("markdown-c", Language::C);
+}
+
+#[test]
 fn thumbnails() {
     let host = follow_readme("thumbnails", Language::Rust);
     let samples = guests::repository().join("examples/thumbnails/samples");

@@ -79,13 +79,17 @@ impl Curl {
         let path = &url[url.find('/').unwrap_or_else(|| panic!("{line}: no path"))..];
         let method = method.unwrap_or_else(|| if body.is_some() { "POST" } else { "GET" }.into());
         let mut request = Request::new(&method, path);
+        let has_type =
+            headers.iter().any(|header| header.to_lowercase().starts_with("content-type:"));
         for header in headers {
             let (name, value) = header.split_once(": ").expect("a header");
             request = request.header(name, value);
         }
         if let Some(body) = body {
-            request =
-                request.header("content-type", "application/x-www-form-urlencoded").body(body);
+            if !has_type {
+                request = request.header("content-type", "application/x-www-form-urlencoded");
+            }
+            request = request.body(body);
         }
         Some(Self { request, to_file, write_out })
     }
