@@ -206,6 +206,10 @@ fn route(path: &Path) -> anyhow::Result<RoutePattern> {
         let inner = part.strip_prefix('[').and_then(|part| part.strip_suffix(']'));
         route.push('/');
         match inner.map(|inner| inner.trim_matches(['[', ']'])) {
+            // In a route these would be more than text.
+            None if part.contains(['{', '}', '*']) => {
+                anyhow::bail!("{part} can not be a part of a path; parameters are [name] here")
+            }
             None => route.push_str(part),
             Some(inner) => match inner.strip_prefix("...") {
                 None => route.push_str(&format!("{{{inner}}}")),
