@@ -3,7 +3,7 @@
 # One folder for all builds; a release build has its own part of it.
 CARGO ?= cargo
 
-.PHONY: demo test bench soak check install clean
+.PHONY: demo test bench matrix soak check install clean
 
 # Builds the host, gets the guest toolchains that are missing, builds and
 # deploys every example, and keeps serving. Ends with Ctrl-C.
@@ -13,7 +13,7 @@ demo:
 # The whole test suite: unit tests, end-to-end tests on the real binary, the
 # SDKs' tests and every example.
 test:
-	guest-sdk/toolchains/install rust c go python javascript
+	guest-sdk/toolchains/install
 	$(CARGO) test --workspace --locked
 
 # Whit beside its peers, then the parts of a request alone. What the first saw
@@ -21,6 +21,11 @@ test:
 bench:
 	$(CARGO) bench --locked -p whit --bench side_by_side -- --write
 	$(CARGO) bench --locked -p whit --bench micro
+
+# The matrix of languages in README.
+matrix:
+	guest-sdk/toolchains/install
+	$(CARGO) bench --locked -p whit --bench languages
 
 # What needs a quiet machine, or strace: how much neighbours feel of each other,
 # to the letter; and a host that is killed at every system call of a deploy, or

@@ -1,12 +1,14 @@
 // Makes a component of a module with a `fetch` handler:
 //
-//   node build.mjs --entry FILE --component FILE --work FOLDER --tools FOLDER [--modules FOLDER]
+//   node build.mjs --entry FILE --component FILE --work FOLDER --tools FOLDER
+//     [--engine quickjs|starlingmonkey] [--modules FOLDER]
 //
-// --tools has node_modules with rolldown and componentize-js; --modules is a
+// --tools has node_modules with rolldown and the engines; --modules is a
 // node_modules folder to look in besides those above the entry. The WIT of WASI
-// 0.2 is expected in wit-0.2/ beside this file.
+// 0.2 and 0.3 is expected in wit-0.2/ and wit-0.3/ beside this file.
 
-import { cpSync, mkdirSync, readFileSync, readdirSync, rmSync, writeFileSync } from "node:fs";
+import { copyFileSync, cpSync, existsSync, mkdirSync, readFileSync, readdirSync, rmSync, writeFileSync } from "node:fs";
+import { createRequire } from "node:module";
 import { dirname, join, resolve } from "node:path";
 import { fileURLToPath, pathToFileURL } from "node:url";
 import { parseArgs } from "node:util";
@@ -24,21 +26,63 @@ async function main() {
       component: { type: "string" },
       work: { type: "string" },
       tools: { type: "string" },
+      engine: { type: "string", default: "quickjs" },
       modules: { type: "string" },
     },
   });
   const tools = resolve(values.tools);
+  const work = resolve(values.work);
+  const engine = ENGINES[values.engine];
   const { rolldown } = await load(tools, "rolldown");
-  const bundlePath = join(resolve(values.work), "bundle.js");
-  writeFileSync(bundlePath, await bundle(rolldown, resolve(values.entry), values.modules));
+  const code = await bundle(rolldown, engine.adapter, resolve(values.entry), values.modules);
 
-  const { componentize } = await load(tools, "@bytecodealliance/componentize-js");
-  const { component } = await componentize({
-    sourcePath: bundlePath,
-    witPath: writeWit(join(resolve(values.work), "wit")),
-    worldName: "function",
-  });
-  writeFileSync(values.component, component);
+  // The same program on the same engine is the same component: not made again,
+  // which is quicker, and no new revision for a host.
+  const bundlePath = join(work, "bundle.js");
+  const kept = join(work, "built.wasm");
+  const mark = `// ${values.engine}, ${statSignature(tools)}\n`;
+  if (!existsSync(kept) || readIfThere(bundlePath) !== mark + code) {
+    rmSync(kept, { force: true });
+    writeFileSync(bundlePath, mark + code);
+    writeFileSync(kept, await engine.componentize(tools, bundlePath, work));
+  }
+  copyFileSync(kept, values.component);
+}
+
+const ENGINES = {
+  starlingmonkey: {
+    adapter: "adapter.js",
+    async componentize(tools, bundlePath, work) {
+      const { componentize } = await load(tools, "@bytecodealliance/componentize-js");
+      const { component } = await componentize({
+        sourcePath: bundlePath,
+        witPath: writeWit(join(work, "wit")),
+        worldName: "function",
+      });
+      return component;
+    },
+  },
+  quickjs: {
+    adapter: "quickjs.js",
+    async componentize(tools, bundlePath, work) {
+      const { componentize } = createRequire(join(tools, "node_modules/"))("componentize-qjs");
+      const { component } = await componentize({
+        witPath: writeQuickjsWit(join(work, "wit-quickjs")),
+        jsSource: readFileSync(bundlePath, "utf8"),
+        world: "function",
+      });
+      return component;
+    },
+  },
+};
+
+function readIfThere(path) {
+  return existsSync(path) ? readFileSync(path, "utf8") : undefined;
+}
+
+/** What a change of the tools changes. */
+function statSignature(tools) {
+  return readIfThere(join(tools, "package.json"))?.replaceAll(/\s+/g, " ") ?? "";
 }
 
 /** Imports a package from another folder's node_modules, which `import` cannot. */
@@ -50,10 +94,10 @@ function load(tools, name) {
 }
 
 /** One ES module of the adapter, the function and all that it imports. */
-async function bundle(rolldown, entry, modules) {
+async function bundle(rolldown, adapter, entry, modules) {
   const unresolved = [];
   const build = await rolldown({
-    input: join(here, "adapter.js"),
+    input: join(here, adapter),
     cwd: dirname(entry),
     platform: "neutral",
     external: /^wasi:/,
@@ -93,6 +137,22 @@ function writeWit(folder) {
   for (const file of [join(folder, "function.wit"), ...readdirSync(join(folder, "deps")).map((name) => join(folder, "deps", name))]) {
     writeFileSync(file, readFileSync(file, "utf8").replaceAll("0.2.12", ENGINE_WASI_VERSION));
   }
+  return folder;
+}
+
+/** The world of a function on QuickJS: both versions of WASI side by side. */
+function writeQuickjsWit(folder) {
+  rmSync(folder, { recursive: true, force: true });
+  mkdirSync(join(folder, "deps"), { recursive: true });
+  cpSync(join(here, "wit/quickjs.wit"), join(folder, "function.wit"));
+  for (const version of ["wit-0.2", "wit-0.3"]) {
+    for (const name of readdirSync(join(here, version, "deps"))) {
+      mkdirSync(join(folder, "deps", `${version}-${name}`));
+      cpSync(join(here, version, "deps", name), join(folder, "deps", `${version}-${name}`, name));
+    }
+  }
+  mkdirSync(join(folder, "deps", "http-0.3"));
+  cpSync(join(here, "wit-0.3/http.wit"), join(folder, "deps", "http-0.3", "http.wit"));
   return folder;
 }
 

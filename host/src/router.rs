@@ -42,6 +42,29 @@ pub struct Found<T> {
     /// Length of the part of the path that is not the function's business: its
     /// own URL's prefix, or 0 for a declared route.
     pub prefix_bytes: usize,
+    /// The parts of the path that a declared route gives names to.
+    pub parameters: Option<Arc<[Parameter]>>,
+}
+
+/// A part of the path that a route gives a name to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Parameter {
+    /// Its name.
+    pub name: Box<str>,
+    /// Which segment of the path it is, from 0.
+    pub segment: usize,
+    /// Whether it is this segment and all after it.
+    pub rest: bool,
+}
+
+fn parameters(route: &RoutePattern) -> Option<Arc<[Parameter]>> {
+    let named = route.segments.iter().enumerate().filter_map(|(segment, part)| match part {
+        Segment::Literal(_) => None,
+        Segment::Parameter(name) => Some(Parameter { name: name.clone(), segment, rest: false }),
+        Segment::Wildcard(name) => Some(Parameter { name: name.clone(), segment, rest: true }),
+    });
+    let named: Arc<[Parameter]> = named.filter(|parameter| !parameter.name.is_empty()).collect();
+    (!named.is_empty()).then_some(named)
 }
 
 /// A function's revisions, for its own URLs.
@@ -75,8 +98,16 @@ impl<T> Default for RouteTable<T> {
 struct Node<T> {
     literals: HashMap<Box<str>, Node<T>>,
     parameter: Option<Box<Node<T>>>,
-    wildcard: Vec<(Option<Box<str>>, T)>,
-    here: Vec<(Option<Box<str>>, T)>,
+    wildcard: Vec<Entry<T>>,
+    here: Vec<Entry<T>>,
+}
+
+/// The end of a declared route.
+#[derive(Debug)]
+struct Entry<T> {
+    method: Option<Box<str>>,
+    target: T,
+    parameters: Option<Arc<[Parameter]>>,
 }
 
 impl<T> Default for Node<T> {
@@ -103,7 +134,7 @@ impl<T: Clone> RouteTable<T> {
             Some(authority) => self.by_authority.entry(authority.clone()).or_default(),
             None => &mut self.any_authority,
         };
-        let entry = (route.method.clone(), target);
+        let entry = Entry { method: route.method.clone(), target, parameters: parameters(route) };
         for segment in &route.segments {
             node = match segment {
                 Segment::Literal(text) => node.literals.entry(text.clone()).or_default(),
@@ -121,14 +152,18 @@ impl<T: Clone> RouteTable<T> {
     #[must_use]
     pub fn find(&self, authority: &str, method: &str, path: &str) -> Option<Found<T>> {
         let rest = path.strip_prefix('/')?;
-        let declared = |target: &T| Found { target: target.clone(), prefix_bytes: 0 };
+        let declared = |entry: &Entry<T>| Found {
+            target: entry.target.clone(),
+            prefix_bytes: 0,
+            parameters: entry.parameters.clone(),
+        };
         if !self.by_authority.is_empty() {
             let lower = authority.to_ascii_lowercase();
             let host = lower.rsplit_once(':').map_or(lower.as_str(), |(host, _)| host);
             let by_authority =
                 self.by_authority.get(lower.as_str()).or_else(|| self.by_authority.get(host));
-            if let Some(target) = by_authority.and_then(|node| node.find(method, rest)) {
-                return Some(declared(target));
+            if let Some(entry) = by_authority.and_then(|node| node.find(method, rest)) {
+                return Some(declared(entry));
             }
         }
         let (first, after) = match rest.split_once('/') {
@@ -136,8 +171,8 @@ impl<T: Clone> RouteTable<T> {
             None => (rest, None),
         };
         let named = self.any_authority.literals.get(first);
-        if let Some(target) = named.and_then(|node| node.find_after(method, after)) {
-            return Some(declared(target));
+        if let Some(entry) = named.and_then(|node| node.find_after(method, after)) {
+            return Some(declared(entry));
         }
         self.find_own(rest, first)
             .or_else(|| self.any_authority.find_unnamed(method, rest, after).map(declared))
@@ -168,19 +203,18 @@ impl<T: Clone> RouteTable<T> {
                 &found?.1
             }
         };
-        Some(Found { target: target.clone(), prefix_bytes: 1 + key.len() })
+        Some(Found { target: target.clone(), prefix_bytes: 1 + key.len(), parameters: None })
     }
 }
 
-fn by_method<'a, T>(entries: &'a [(Option<Box<str>>, T)], method: &str) -> Option<&'a T> {
-    let exact = entries.iter().find(|(wanted, _)| wanted.as_deref() == Some(method));
-    let found = exact.or_else(|| entries.iter().find(|(wanted, _)| wanted.is_none()));
-    found.map(|(_, target)| target)
+fn by_method<'a, T>(entries: &'a [Entry<T>], method: &str) -> Option<&'a Entry<T>> {
+    let exact = entries.iter().find(|entry| entry.method.as_deref() == Some(method));
+    exact.or_else(|| entries.iter().find(|entry| entry.method.is_none()))
 }
 
 impl<T> Node<T> {
     /// Finds the rest of a path, which is what follows the next slash.
-    fn find(&self, method: &str, rest: &str) -> Option<&T> {
+    fn find(&self, method: &str, rest: &str) -> Option<&Entry<T>> {
         let (segment, after) = match rest.split_once('/') {
             Some((segment, after)) => (segment, Some(after)),
             None => (rest, None),
@@ -190,7 +224,7 @@ impl<T> Node<T> {
     }
 
     /// Finds what follows a segment that led to this node.
-    fn find_after(&self, method: &str, after: Option<&str>) -> Option<&T> {
+    fn find_after(&self, method: &str, after: Option<&str>) -> Option<&Entry<T>> {
         match after {
             Some(after) => self.find(method, after),
             None => by_method(&self.here, method)
@@ -200,7 +234,7 @@ impl<T> Node<T> {
     }
 
     /// As [`Self::find`], passing over literal segments.
-    fn find_unnamed(&self, method: &str, rest: &str, after: Option<&str>) -> Option<&T> {
+    fn find_unnamed(&self, method: &str, rest: &str, after: Option<&str>) -> Option<&Entry<T>> {
         let parameter = match rest.split('/').next() {
             Some("") | None => None,
             Some(_) => self.parameter.as_ref().and_then(|node| node.find_after(method, after)),
@@ -283,6 +317,19 @@ mod tests {
         ] {
             assert_eq!(found(&table, request), expected, "{request}");
         }
+    }
+
+    #[test]
+    fn the_names_of_a_route_are_found_with_it() {
+        let table = table(&["/u/{id}/{*rest}", "/u/*", "/files"], &["u"]);
+        let named = |path: &str| {
+            let found = table.find("", "GET", path).unwrap();
+            let parameters = found.parameters.iter().flat_map(|all| all.iter());
+            parameters.map(|parameter| parameter.name.to_string()).collect::<Vec<String>>()
+        };
+        assert_eq!(named("/u/7/a/b"), ["id", "rest"]);
+        assert_eq!(named("/u/"), [""; 0]);
+        assert_eq!(named("/files"), [""; 0]);
     }
 
     #[test]

@@ -1,12 +1,10 @@
 //! Every example does what its README says: each `curl` line in it is tried, and
 //! has to print what stands below it.
 
-use std::fs::{self, File};
-use std::path::Path;
+use std::fs;
 
-use tests::command;
-use tests::{Host, Request, guests};
-use whit::dev::languages::{self, Language};
+use tests::{Host, Request, command, guests, readme};
+use whit::dev::languages::Language;
 
 use crate::{WHIT, host};
 
@@ -36,6 +34,36 @@ fn hello_javascript() {
 }
 
 #[test]
+fn orders_typescript() {
+    follow_readme("orders-typescript", Language::JavaScript);
+}
+
+#[test]
+fn flask_python() {
+    follow_readme("flask-python", Language::Python);
+}
+
+#[test]
+fn webhook_go() {
+    follow_readme("webhook-go", Language::Go);
+}
+
+#[test]
+fn events_rust() {
+    follow_readme("events-rust", Language::Rust);
+}
+
+#[test]
+fn words_c() {
+    follow_readme("words-c", Language::C);
+}
+
+#[test]
+fn markdown_c() {
+    follow_readme("markdown-c", Language::C);
+}
+
+#[test]
 fn thumbnails() {
     let host = follow_readme("thumbnails", Language::Rust);
     let samples = guests::repository().join("examples/thumbnails/samples");
@@ -60,140 +88,16 @@ fn thumbnails() {
 /// Deploys an example, as its README says, and tries all that its README shows.
 fn follow_readme(name: &str, language: Language) -> Host {
     let folder = guests::repository().join("examples").join(name);
-    let readme = fs::read_to_string(folder.join("README.md")).expect("a README");
     let host = host().start();
     {
-        let _turn = take_turns();
-        get_ready(language);
+        let _turn = guests::take_turns();
+        guests::get_ready(language);
         let mut deploy = command::command(WHIT, host.folder());
         command::run(deploy.arg("deploy").arg(&folder)).succeeded();
     }
-    let mut tried = 0;
-    for (line, expected) in shown(&readme) {
-        let Some(curl) = Curl::parse(&line, &folder) else { continue };
-        let printed = curl.run(&host);
-        assert_eq!(printed.trim_end(), expected.trim_end(), "{name}: {line}");
-        tried += 1;
-    }
+    let tried = readme::follow(&folder, &host);
     assert!(tried >= 3, "{name}: only {tried} lines to try");
     host
-}
-
-/// Builds take turns: each of them uses all processors by itself.
-fn take_turns() -> File {
-    let work = guests::repository().join("target/guests");
-    fs::create_dir_all(&work).expect("the guests' target folder");
-    let lock = File::create(work.join("examples-lock")).expect("a lock");
-    lock.lock().expect("lock it");
-    lock
-}
-
-fn get_ready(language: Language) {
-    let toolchains = guests::toolchains();
-    if !languages::missing(language, &toolchains).is_empty() {
-        let mut output = |line: &str| eprintln!("{line}");
-        languages::install(&[language], &toolchains, &mut output)
-            .unwrap_or_else(|error| panic!("install what {language} needs: {error}"));
-    }
-    let missing = languages::missing(language, &toolchains);
-    assert!(missing.is_empty(), "{language} is not there: {missing:?}");
-}
-
-/// The commands of a README's console blocks, each with what it prints.
-fn shown(readme: &str) -> Vec<(String, String)> {
-    let mut commands: Vec<(String, String)> = Vec::new();
-    let mut inside = false;
-    for line in readme.lines() {
-        if line.starts_with("```") {
-            inside = line == "```console";
-        } else if let Some(command) = line.strip_prefix("$ ").filter(|_| inside) {
-            commands.push((command.to_owned(), String::new()));
-        } else if let Some((_, output)) = commands.last_mut().filter(|_| inside) {
-            output.push_str(line);
-            output.push('\n');
-        }
-    }
-    commands
-}
-
-/// A curl command, as far as READMEs use it.
-struct Curl {
-    request: Request,
-    /// Whether the body goes to a file.
-    to_file: bool,
-    /// What is printed after it.
-    write_out: String,
-}
-
-impl Curl {
-    fn parse(line: &str, folder: &Path) -> Option<Self> {
-        let mut words = split(line).into_iter();
-        if words.next()? != "curl" {
-            return None;
-        }
-        let (mut url, mut method, mut headers) = (String::new(), None, Vec::new());
-        let (mut body, mut to_file, mut write_out) = (None, false, String::new());
-        while let Some(word) = words.next() {
-            let mut value = || words.next().unwrap_or_else(|| panic!("{line}: {word} of what?"));
-            match word.as_str() {
-                "-N" | "-s" | "-i" => {}
-                "-X" => method = Some(value()),
-                "-H" => headers.push(value()),
-                "-d" => body = Some(value().into_bytes()),
-                "--data-binary" => {
-                    let file = value();
-                    let file = file.strip_prefix('@').unwrap_or_else(|| panic!("{line}"));
-                    body = Some(fs::read(folder.join(file)).expect("the file of the README"));
-                }
-                "-o" => to_file = !value().is_empty(),
-                "-w" => write_out = value(),
-                _ => url = word,
-            }
-        }
-        let url = url.strip_prefix("http://").unwrap_or(&url);
-        let path = &url[url.find('/').unwrap_or_else(|| panic!("{line}: no path"))..];
-        let method = method.unwrap_or_else(|| if body.is_some() { "POST" } else { "GET" }.into());
-        let mut request = Request::new(&method, path);
-        for header in headers {
-            let (name, value) = header.split_once(": ").expect("a header");
-            request = request.header(name, value);
-        }
-        if let Some(body) = body {
-            request =
-                request.header("content-type", "application/x-www-form-urlencoded").body(body);
-        }
-        Some(Self { request, to_file, write_out })
-    }
-
-    /// What the command prints.
-    fn run(&self, host: &Host) -> String {
-        let answer = host.call(&self.request);
-        assert!(answer.complete, "{}", self.request.path);
-        let written = self
-            .write_out
-            .replace("%{http_code}", &answer.status().to_string())
-            .replace("%{content_type}", answer.header("content-type").unwrap_or_default())
-            .replace("\\n", "\n");
-        if self.to_file { written } else { answer.text() + &written }
-    }
-}
-
-/// Words as a shell splits them, single quotes included.
-fn split(line: &str) -> Vec<String> {
-    let (mut words, mut word, mut quoted) = (Vec::new(), None, false);
-    for character in line.chars() {
-        match character {
-            '\'' => {
-                quoted = !quoted;
-                word.get_or_insert_with(String::new);
-            }
-            ' ' if !quoted => words.extend(word.take()),
-            '#' if !quoted && word.is_none() => break,
-            _ => word.get_or_insert_with(String::new).push(character),
-        }
-    }
-    words.extend(word);
-    words
 }
 
 /// Width and height of a JPEG or PNG, from its head.

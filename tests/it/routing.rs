@@ -145,3 +145,18 @@ fn a_request_that_leads_nowhere_is_told_so_and_recorded() {
     let counted = "whit_requests_total{function=\"\",outcome=\"no_route\"}";
     host.admin().metric_becomes(counted, 1.0);
 }
+
+#[test]
+fn what_a_route_names_is_in_the_query() {
+    let host = host().start();
+    for (name, _, component) in guests::all() {
+        let spec = json!({ "routes": ["/{what}"] });
+        let put = host.admin().put_with_spec(name, component, &spec);
+        assert_eq!(put.status(), 201, "{}", put.text());
+        host.get("/url").assert_text("/url?what=url\n");
+        host.get("/url?page=1&what=other").assert_text("/url?what=url&page=1\n");
+        // At its own URL nothing has a name.
+        host.get(&format!("/{name}/url?what=other")).assert_text("/url?what=other\n");
+        assert_eq!(host.admin().delete(&format!("/v1/functions/{name}")).status(), 204);
+    }
+}

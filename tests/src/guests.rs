@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use whit::dev::languages::{self, BuildRequest, Language, Toolchains};
+use whit::dev::languages::{self, BuildRequest, Engine, Language, Toolchains};
 
 /// A guest made with the crate `wasip2` alone: `wasi:http/incoming-handler@0.2`.
 #[must_use]
@@ -149,6 +149,35 @@ pub fn toolchains() -> Toolchains {
     Toolchains { root: whit::config::toolchains_dir() }
 }
 
+/// Builds that take all processors take turns, in this process and the others
+/// that test at the same time: hold what this returns while building.
+///
+/// # Panics
+/// When the lock can not be taken.
+#[must_use]
+pub fn take_turns() -> File {
+    let work = repository().join("target/guests");
+    fs::create_dir_all(&work).expect("the guests' target folder");
+    let lock = File::create(work.join("examples-lock")).expect("a lock");
+    lock.lock().expect("lock it");
+    lock
+}
+
+/// Gets what a language needs, if it is not there.
+///
+/// # Panics
+/// When it can not be had.
+pub fn get_ready(language: Language) {
+    let toolchains = toolchains();
+    if !languages::missing(language, &toolchains).is_empty() {
+        let mut output = |line: &str| eprintln!("{line}");
+        languages::install(&[language], &toolchains, &mut output)
+            .unwrap_or_else(|error| panic!("install what {language} needs: {error}"));
+    }
+    let missing = languages::missing(language, &toolchains);
+    assert!(missing.is_empty(), "{language} is not there: {missing:?}");
+}
+
 /// Builds one of `guests/`, or finds that it is built already. Test processes
 /// that run at the same time take turns; what they share is kept in the
 /// workspace's target folder.
@@ -164,7 +193,9 @@ fn built(name: &str) -> Vec<u8> {
     }
     let request = BuildRequest {
         language: Language::Rust,
+        engine: Engine::default(),
         source: folder("guests").join(name),
+        root: folder("guests").join(name),
         work: work.clone(),
         component: work.join(format!("{name}.wasm")),
         toolchains: toolchains(),

@@ -13,6 +13,7 @@ pub mod hostile;
 pub mod http;
 pub mod http2;
 pub mod latency;
+pub mod readme;
 pub mod wait;
 
 pub use host::{Host, HostBuilder};

@@ -284,16 +284,6 @@ class Find(unittest.TestCase):
         with self.assertRaisesRegex(find.NoHandler, "class handler"):
             find.find(types.ModuleType("empty"))
 
-    def test_an_asgi_application_is_named_as_one(self):
-        module = types.ModuleType("function")
-
-        async def app(scope, receive, send):
-            pass
-
-        module.app = app
-        with self.assertRaisesRegex(find.NoHandler, "ASGI"):
-            find.find(module)
-
 
 class Parsing(unittest.TestCase):
     def test_a_head_may_come_in_any_pieces(self):
@@ -335,6 +325,87 @@ class Componentize(unittest.TestCase):
             componentize.explain(text, componentize.python_paths(arguments)),
             'Traceback:\n  File "my/function/app.py", line 1\nE: no',
         )
+
+
+class Asgi(unittest.TestCase):
+    def test_a_request_reaches_the_application_and_its_answer_the_host(self):
+        seen = {}
+
+        async def app(scope, receive, send):
+            seen.update(scope)
+            body = b""
+            while True:
+                event = await receive()
+                body += event["body"]
+                if not event["more_body"]:
+                    break
+            await send({"type": "http.response.start", "status": 201, "headers": [(b"x-a", b"1")]})
+            await send({"type": "http.response.body", "body": body.upper(), "more_body": True})
+            await send({"type": "http.response.body", "body": b"!"})
+
+        headers = [("X-Forwarded-Prefix", "/fn"), ("X-B", "2")]
+        answer = call(app, "/a%20b?q=1", "POST", headers, b"body")
+        self.assertEqual((answer.status, answer.values("x-a")), (201, ["1"]))
+        self.assertEqual(answer.pieces, [b"BODY", b"!"])
+        self.assertEqual((seen["type"], seen["method"], seen["path"]), ("http", "POST", "/fn/a b"))
+        self.assertEqual((seen["root_path"], seen["query_string"]), ("/fn", b"q=1"))
+        self.assertEqual(seen["server"], ("example.com", 8080))
+        self.assertIn((b"x-b", b"2"), seen["headers"])
+
+    def test_an_instance_with_an_async_call_is_one(self):
+        class App:
+            async def __call__(self, scope, receive, send):
+                await send({"type": "http.response.start", "status": 204, "headers": []})
+                await send({"type": "http.response.body"})
+
+        self.assertEqual(call(App()).status, 204)
+
+    def test_one_that_fails_or_stops_early_is_answered_for(self):
+        async def fails(scope, receive, send):
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            raise ValueError("mine")
+
+        async def stops(scope, receive, send):
+            pass
+
+        async def waits(scope, receive, send):
+            await receive()
+            await send({"type": "websocket.accept"})
+
+        for app, word in ((fails, "mine"), (stops, "before the end"), (waits, "not supported")):
+            answer = call(app)
+            self.assertEqual(answer.status, 500)
+            self.assertIn(word, answer.log.getvalue())
+
+    def test_tasks_and_timers_run(self):
+        async def app(scope, receive, send):
+            import asyncio
+
+            first, second = await asyncio.gather(asyncio.sleep(0.01, 1), asyncio.sleep(0, 2))
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            await send({"type": "http.response.body", "body": f"{first}{second}".encode()})
+
+        self.assertEqual(call(app).body, b"12")
+
+
+class OddNames(unittest.TestCase):
+    def test_a_file_that_is_no_module_name_is_loaded_by_path(self):
+        import pathlib
+        import sys
+        import tempfile
+
+        with tempfile.TemporaryDirectory() as folder:
+            pathlib.Path(folder, "[id].py").write_text("value = 7\n")
+            text = entry.entry(pathlib.Path(folder), "[id]")
+            start, end = text.index("import importlib"), text.index("for name in")
+            scope = {}
+            sys.path.insert(0, folder)
+            try:
+                exec(text[start:end], scope)
+            finally:
+                sys.path.remove(folder)
+                sys.modules.pop("function", None)
+            self.assertEqual(scope["function"].value, 7)
 
 
 if __name__ == "__main__":

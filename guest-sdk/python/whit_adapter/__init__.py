@@ -4,6 +4,7 @@ What can be served, unmodified:
 
 - `class handler(BaseHTTPRequestHandler)`, as `http.server` and Vercel have it
 - `app` or `application`, a WSGI callable (PEP 3333): Flask, Bottle, Django
+- `app` or `application`, an ASGI 3 callable: Starlette, Quart
 
 Nothing here is specific to a host: the component runs on any `wasi:http` one.
 
@@ -13,6 +14,7 @@ The modules, in the order in which a request passes through them:
 - `exchange`     one request and its response, as plain Python
 - `http_server`  runs a `BaseHTTPRequestHandler` over an exchange
 - `wsgi`         runs a WSGI application over an exchange
-- `find`         which of the two a module holds
+- `asgi`         runs an ASGI application over an exchange
+- `find`         which of the three a module holds
 - `entry`        at build time: writes the module that a component starts from
 """

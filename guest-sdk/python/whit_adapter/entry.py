@@ -15,7 +15,7 @@ TEMPLATE = '''\
 """Written by the build; changes are lost."""
 from whit_adapter import wasi
 
-import {module} as function
+{load}
 
 for name in {lazy!r}:
     try:
@@ -25,6 +25,21 @@ for name in {lazy!r}:
         pass
 
 IncomingHandler = wasi.incoming_handler(function)
+'''
+
+PLAIN = "import {module} as function"
+
+# `[id].py` is a fine name for a route and none for a module.
+BY_FILE = '''\
+import importlib.util
+import os
+import sys
+
+path = next(path for path in (os.path.join(folder, {file!r}) for folder in sys.path) if os.path.isfile(path))
+spec = importlib.util.spec_from_file_location("function", path)
+function = importlib.util.module_from_spec(spec)
+sys.modules["function"] = function
+spec.loader.exec_module(function)
 '''
 
 
@@ -55,7 +70,8 @@ def entry(source, module):
                 # A broken file that nothing imports must not stop a build.
                 if path.stem == module:
                     raise
-    return TEMPLATE.format(module=module, lazy=sorted(lazy))
+    load = PLAIN if module.isidentifier() else BY_FILE
+    return TEMPLATE.format(load=load.format(module=module, file=f"{module}.py"), lazy=sorted(lazy))
 
 
 def is_source(path):

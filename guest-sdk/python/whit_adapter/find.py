@@ -21,7 +21,10 @@ def find(module):
         if inspect.iscoroutinefunction(candidate) or inspect.iscoroutinefunction(
             getattr(type(candidate), "__call__", None)
         ):
-            raise NoHandler(f"{module.__name__}.{name} is an ASGI application; a WSGI one is needed")
+            # Only now: a function that needs no event loop does without one.
+            from . import asgi
+
+            return asgi.serve(candidate)
         if callable(candidate):
             return wsgi.serve(candidate)
     own = [
@@ -32,7 +35,7 @@ def find(module):
         return http_server.serve(own[0])
     raise NoHandler(
         f"{module.__name__} has neither `class handler(BaseHTTPRequestHandler)`"
-        " nor a WSGI `app`"
+        " nor a WSGI or ASGI `app`"
     )
 
 

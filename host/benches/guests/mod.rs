@@ -7,7 +7,7 @@ use std::time::SystemTime;
 
 use anyhow::Context as _;
 use whit::config;
-use whit::dev::languages::{self, BuildRequest, Language, Toolchains};
+use whit::dev::languages::{self, BuildRequest, Engine, Language, Toolchains};
 
 /// A guest that is built from a folder of this repository.
 #[derive(Debug, Clone, Copy)]
@@ -40,7 +40,9 @@ impl Guest {
         let work = Path::new(env!("CARGO_TARGET_TMPDIR")).join("bench-guests").join(self.folder);
         let request = BuildRequest {
             language: self.language,
+            engine: Engine::default(),
             source: repository().join(self.folder),
+            root: repository().join(self.folder),
             component: work.join("component.wasm"),
             work,
             toolchains: Toolchains { root: config::toolchains_dir() },

@@ -10,6 +10,7 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 use super::output::{self, Progress};
 use super::project::{Origin, Project, Unit};
 use crate::dev::languages::{self, BuildError, BuildRequest, Language, MissingTool, Toolchains};
+use crate::dev::static_files;
 
 /// Lines of a tool's output that are shown when it fails.
 const FAILURE_LINES_MAX: usize = 60;
@@ -36,18 +37,28 @@ pub(super) fn missing(units: &[Unit]) -> Vec<(Language, Vec<MissingTool>)> {
 /// installed is no error: its functions are what fails, with the reason.
 pub(super) async fn install_missing(units: &[Unit], quiet: bool) {
     let missing: Vec<Language> = missing(units).into_iter().map(|(language, _)| language).collect();
-    if missing.is_empty() {
-        return;
+    if !missing.is_empty() {
+        install(&missing, quiet).await;
     }
-    let names: Vec<&str> = missing.iter().map(|language| language.name()).collect();
+}
+
+/// Installs what these languages lack, showing what is about to be done, what
+/// is done, and what failed.
+pub(super) async fn install(languages: &[Language], quiet: bool) {
+    let wanted = languages.to_vec();
+    let names: Vec<&str> = wanted.iter().map(|language| language.name()).collect();
     let progress = Progress::start(format!("installing tools for {}", names.join(", ")), quiet);
     let installed = tokio::task::spawn_blocking(move || {
-        let mut show = |line: &str| progress.detail(line);
-        languages::install(&missing, &toolchains(), &mut show)
+        let mut show = |line: &str| match quiet {
+            true => progress.detail(line),
+            false => output::note(format!("  {line}")),
+        };
+        languages::install(&wanted, &toolchains(), &mut show)
     });
     match installed.await {
-        Ok(Ok(())) => {}
-        Ok(Err(error)) => show_failure(&error),
+        // What it said has been shown.
+        Ok(Ok(()) | Err(BuildError::ToolFailed { .. })) => {}
+        Ok(Err(error)) => output::note(format!("{error}")),
         Err(error) => output::note(format!("the installation ended early: {error}")),
     }
 }
@@ -67,10 +78,18 @@ pub(super) async fn build(unit: &Unit, project: &Project, quiet: bool) -> anyhow
             }
             ready(component, &converted)
         }
-        Origin::Source { language, source } => {
+        Origin::Static(folder) => {
+            let packed = static_files::component(folder)?;
+            fs::write(&converted, packed)
+                .with_context(|| format!("write {}", converted.display()))?;
+            Ok(converted)
+        }
+        Origin::Source { language, source, root, engine } => {
             let request = BuildRequest {
                 language: *language,
+                engine: *engine,
                 source: source.clone(),
+                root: root.clone(),
                 work: folder.join(unit.name.as_str()),
                 component: converted.clone(),
                 toolchains: toolchains(),
@@ -169,7 +188,7 @@ mod tests {
         let root = folder.path().to_owned();
         fs::write(root.join("a.wat"), "(component)").unwrap();
         let unit = |origin| Unit { name: "a".parse().unwrap(), spec: None, origin };
-        let project = Project { root: root.clone(), units: vec![] };
+        let project = Project { root: root.clone(), units: vec![], problems: vec![] };
 
         let text = unit(Origin::Component(root.join("a.wat")));
         let built = build(&text, &project, true).await.unwrap();

@@ -42,8 +42,8 @@ pub(super) async fn run(args: DeployArgs, global: &Global) -> anyhow::Result<Exi
     if args.install {
         builder::install_missing(&project.units, global.json).await;
     }
-    let (mut results, mut failed) = (Vec::new(), None);
-    let single = project.units.len() == 1;
+    let (mut results, mut failed) = (Vec::new(), false);
+    let single = project.units.len() == 1 && project.problems.is_empty();
     for unit in &project.units {
         match deploy(unit, &project, &client, !args.no_activate, global.json).await {
             Ok(published) => {
@@ -59,9 +59,16 @@ pub(super) async fn run(args: DeployArgs, global: &Global) -> anyhow::Result<Exi
                     output::note(format!("{RED}failed{RED:#} {}: {error:#}", unit.name));
                 }
                 results.push(json!({ "name": unit.name, "error": format!("{error:#}") }));
-                failed = Some(unit.name.clone());
+                failed = true;
             }
         }
+    }
+    for problem in &project.problems {
+        failed = true;
+        if !global.json {
+            output::note(format!("{RED}failed{RED:#} {}: {}", problem.name, problem.error));
+        }
+        results.push(serde_json::to_value(problem)?);
     }
     if global.json {
         match results.as_slice() {
@@ -69,7 +76,7 @@ pub(super) async fn run(args: DeployArgs, global: &Global) -> anyhow::Result<Exi
             results => output::document(&results)?,
         }
     }
-    Ok(ExitCode::from(u8::from(failed.is_some())))
+    Ok(ExitCode::from(u8::from(failed)))
 }
 
 fn override_unit(project: &mut Project, args: &DeployArgs) -> anyhow::Result<()> {

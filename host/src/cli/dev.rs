@@ -1,11 +1,11 @@
 //! `whit dev`: a host for one folder, kept up to date with its source.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::process::{ExitCode, Stdio};
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use clap::Args;
 use futures::{StreamExt, stream};
 use serde::{Deserialize, Serialize};
@@ -17,7 +17,7 @@ use tokio::task::JoinSet;
 use super::client::{Client, DEV_DATA};
 use super::deploy::deploy;
 use super::output::{self, BOLD, DIM, GREEN, RED, YELLOW};
-use super::project::{self, Project, Selection, Unit};
+use super::project::{self, Problem, Project, Selection, Unit};
 use super::suggest::{curl_lines, readme_line};
 use super::{Global, builder, logs};
 use crate::admin::types::{FunctionView, PublishedView};
@@ -155,6 +155,10 @@ struct Session<'a> {
     client: Client,
     built: BTreeMap<FunctionName, Built>,
     deployed: BTreeMap<FunctionName, FunctionView>,
+    /// What was wrong with the folder when it was last looked at: said once.
+    problems: Vec<Problem>,
+    /// Whose logs are shown already.
+    followed: BTreeSet<FunctionName>,
     logs: JoinSet<()>,
 }
 
@@ -176,6 +180,8 @@ impl<'a> Session<'a> {
             client,
             built: BTreeMap::new(),
             deployed: BTreeMap::new(),
+            problems: Vec::new(),
+            followed: BTreeSet::new(),
             logs: JoinSet::new(),
         };
         session.event("ready", ready, || format!("{BOLD}host{BOLD:#} {}", ready.data))?;
@@ -183,6 +189,7 @@ impl<'a> Session<'a> {
         // meanwhile is built next.
         let mut watcher = Watcher::new(&project.root)
             .with_context(|| format!("watch {}", project.root.display()))?;
+        session.remove_strangers(&project).await?;
         session.update(&project).await?;
         session.summary(&project)?;
         loop {
@@ -197,6 +204,13 @@ impl<'a> Session<'a> {
 
     /// Builds and deploys what has changed.
     async fn update(&mut self, project: &Project) -> anyhow::Result<()> {
+        if self.problems != project.problems {
+            self.problems.clone_from(&project.problems);
+            for Problem { name, error } in &project.problems {
+                self.failed(name.parse().ok().as_ref(), &anyhow!("{name}: {error}"))?;
+            }
+        }
+        self.remove_gone(project).await?;
         let missing: BTreeMap<Language, String> = builder::missing(&project.units)
             .into_iter()
             .map(|(language, tools)| {
@@ -231,6 +245,44 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
+    /// Takes back what an earlier session has left on this host, and is no
+    /// longer in the folder.
+    async fn remove_strangers(&mut self, project: &Project) -> anyhow::Result<()> {
+        if !self.args.selection.only.is_empty() || !project.problems.is_empty() {
+            return Ok(());
+        }
+        for function in self.client.functions().await? {
+            if !project.units.iter().any(|unit| unit.name.as_str() == function.name) {
+                self.client.delete(&function.name.parse()?).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes back the functions whose source is gone. Not while something is
+    /// wrong with the folder: a function that can not be found then may be the
+    /// one that is being edited.
+    async fn remove_gone(&mut self, project: &Project) -> anyhow::Result<()> {
+        if !project.problems.is_empty() {
+            return Ok(());
+        }
+        let there = |name: &FunctionName| project.units.iter().any(|unit| unit.name == *name);
+        let gone: Vec<FunctionName> =
+            self.built.keys().filter(|name| !there(name)).cloned().collect();
+        for name in gone {
+            self.built.remove(&name);
+            if self.deployed.remove(&name).is_some() {
+                match self.client.delete(&name).await {
+                    Ok(()) => self.event("removed", &json!({ "name": name }), || {
+                        format!("{YELLOW}  removed{YELLOW:#} {name}")
+                    })?,
+                    Err(error) => self.failed(Some(&name), &error)?,
+                }
+            }
+        }
+        Ok(())
+    }
+
     fn event(
         &self,
         event: &str,
@@ -254,7 +306,8 @@ impl<'a> Session<'a> {
             )
         })?;
         let name: FunctionName = function.name.parse()?;
-        if self.deployed.insert(name.clone(), published.function).is_none() {
+        self.deployed.insert(name.clone(), published.function);
+        if self.followed.insert(name.clone()) {
             self.logs.spawn(show_logs(self.client.clone(), name, self.json));
         }
         Ok(())

@@ -1,17 +1,20 @@
-//! The command line: one file per command. Every command but `serve`, `build`
-//! and `completions` talks to a host, and only through its admin API.
+//! The command line: one file per command. Every command but `serve`, `new`,
+//! `build`, `doctor` and `completions` talks to a host, and only through its admin API.
 
 mod build;
 mod builder;
 mod client;
 mod completions;
+mod convention;
 mod delete;
 mod deploy;
 mod describe;
 mod dev;
+mod doctor;
 mod invoke;
 mod list;
 mod logs;
+mod new;
 mod output;
 mod project;
 mod revisions;
@@ -63,6 +66,8 @@ struct Global {
 enum Command {
     /// Run a host
     Serve(serve::ServeArgs),
+    /// Begin a function in a language of your choice
+    New(new::NewArgs),
     /// Run a host for a folder of functions; build, deploy, and redeploy on change
     Dev(dev::DevArgs),
     /// Build functions into components
@@ -83,6 +88,8 @@ enum Command {
     Rollback(rollback::RollbackArgs),
     /// Remove a function with all its revisions
     Delete(delete::DeleteArgs),
+    /// Show which languages work on this machine, and get what they lack
+    Doctor(doctor::DoctorArgs),
     /// Print a completion script for a shell
     Completions(completions::CompletionsArgs),
 }
@@ -130,6 +137,9 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     if let Command::Completions(args) = command {
         return completions::run(&args);
     }
+    if let Command::New(args) = command {
+        return new::run(&args, &global);
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
@@ -153,8 +163,9 @@ async fn dispatch(command: Command, global: &Global) -> anyhow::Result<ExitCode>
         Command::Revisions(args) => revisions::run(args, global).await,
         Command::Rollback(args) => rollback::run(args, global).await,
         Command::Delete(args) => delete::run(args, global).await,
+        Command::Doctor(args) => doctor::run(args, global).await,
         // Handled before there is a runtime.
-        Command::Serve(_) | Command::Completions(_) => Ok(ExitCode::SUCCESS),
+        Command::Serve(_) | Command::New(_) | Command::Completions(_) => Ok(ExitCode::SUCCESS),
     }
 }
 

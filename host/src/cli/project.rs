@@ -1,15 +1,16 @@
 //! What there is to build and deploy at a path: a component, a file or folder
 //! with source, a `whit.toml`, or a folder of any of these.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use clap::Args;
+use serde::Serialize;
 
-use super::UsageError;
-use crate::dev::languages::{self, Language};
+use super::{UsageError, convention};
+use crate::dev::languages::{self, Engine, Language};
 use crate::dev::watch::is_ignored_name;
 use crate::model::ids::FunctionName;
 use crate::model::spec::{FunctionEntry, FunctionSpec, Manifest};
@@ -42,7 +43,14 @@ pub(super) enum Origin {
         language: Language,
         /// Folder or file.
         source: PathBuf,
+        /// The folder whose `package.json`, `requirements.txt` and so on count
+        /// where there is none nearer to the source.
+        root: PathBuf,
+        /// What runs it, if it is JavaScript.
+        engine: Engine,
     },
+    /// It is made of the files in a folder.
+    Static(PathBuf),
     /// It is built by a command of the manifest.
     Command {
         /// Run by the shell.
@@ -69,7 +77,9 @@ impl Unit {
     /// The file or folder whose change means a new build.
     pub(super) fn place(&self) -> &Path {
         match &self.origin {
-            Origin::Component(path) | Origin::Source { source: path, .. } => path,
+            Origin::Component(path)
+            | Origin::Static(path)
+            | Origin::Source { source: path, .. } => path,
             Origin::Command { folder, .. } => folder,
         }
     }
@@ -78,7 +88,7 @@ impl Unit {
     pub(super) fn language(&self) -> Option<Language> {
         match self.origin {
             Origin::Source { language, .. } => Some(language),
-            Origin::Component(_) | Origin::Command { .. } => None,
+            Origin::Component(_) | Origin::Static(_) | Origin::Command { .. } => None,
         }
     }
 }
@@ -90,25 +100,77 @@ pub(super) struct Project {
     pub(super) root: PathBuf,
     /// The functions, by name.
     pub(super) units: Vec<Unit>,
+    /// What is no function and should be one: the others are built without it.
+    pub(super) problems: Vec<Problem>,
+}
+
+/// Why a file or folder is no function.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(super) struct Problem {
+    /// The function that it would be, or the file.
+    pub(super) name: String,
+    /// What is wrong, and what to do.
+    pub(super) error: String,
+}
+
+/// What a search has found so far.
+#[derive(Debug, Default)]
+pub(super) struct Found {
+    units: BTreeMap<FunctionName, Unit>,
+    problems: Vec<Problem>,
+    /// Names that two places claim: neither gets it.
+    contested: BTreeSet<FunctionName>,
+}
+
+impl Found {
+    pub(super) fn problem(&mut self, place: &Path, error: impl Into<String>) {
+        let name = place.display().to_string();
+        self.problems.push(Problem { name, error: error.into() });
+    }
+
+    pub(super) fn add(&mut self, unit: Unit) {
+        let Some(other) = self.units.get(&unit.name) else {
+            if !self.contested.contains(&unit.name) {
+                self.units.insert(unit.name.clone(), unit);
+            }
+            return;
+        };
+        let error = format!(
+            "both {} and {} would be called {}; rename one, or name both in a {MANIFEST}",
+            other.place().display(),
+            unit.place().display(),
+            unit.name
+        );
+        self.contest(&unit.name, error);
+    }
+
+    /// Takes a name away from whoever has it.
+    pub(super) fn contest(&mut self, name: &FunctionName, error: String) {
+        self.units.remove(name);
+        self.contested.insert(name.clone());
+        self.problems.push(Problem { name: name.to_string(), error });
+    }
 }
 
 /// Finds the functions that `selection` means; at least one.
 pub(super) fn find(selection: &Selection) -> anyhow::Result<Project> {
     let path = fs::canonicalize(&selection.path)
         .with_context(|| format!("{}: can not be read", selection.path.display()))?;
-    let mut found = BTreeMap::new();
+    let mut found = Found::default();
     let root = if path.is_file() {
-        add(&mut found, unit_of_file(&path)?)?;
+        found.add(unit_of_file(&path)?);
         path.parent().unwrap_or(Path::new("/")).to_owned()
     } else {
         look_into(&path, DEPTH_MAX, &mut found)?;
         path
     };
-    if found.is_empty() {
+    let Found { units: found, problems, contested: _ } = found;
+    if found.is_empty() && problems.is_empty() {
         bail!(
-            "{}: nothing to deploy; expected a .wasm or .wat file, a {MANIFEST}, or source in \
-             rust, go, javascript, python or c",
-            selection.path.display()
+            "{}: nothing to deploy; expected a .wasm or .wat file, a {MANIFEST}, folders api/ or \
+             public/, or source in one of {}",
+            selection.path.display(),
+            Language::names()
         );
     }
     if let Some(name) = selection.only.iter().find(|name| !found.contains_key(*name)) {
@@ -117,46 +179,43 @@ pub(super) fn find(selection: &Selection) -> anyhow::Result<Project> {
     }
     let wanted = |name: &FunctionName| selection.only.is_empty() || selection.only.contains(name);
     let units = found.into_values().filter(|unit| wanted(&unit.name)).collect();
-    Ok(Project { root, units })
-}
-
-fn add(found: &mut BTreeMap<FunctionName, Unit>, unit: Unit) -> anyhow::Result<()> {
-    if let Some(other) = found.get(&unit.name) {
-        bail!(
-            "both {} and {} would be called {}; rename one, or name both in a {MANIFEST}",
-            other.place().display(),
-            unit.place().display(),
-            unit.name
-        );
-    }
-    found.insert(unit.name.clone(), unit);
-    Ok(())
+    Ok(Project { root, units, problems })
 }
 
 fn unit_of_file(path: &Path) -> anyhow::Result<Unit> {
-    let name = name_of(path)?;
-    let origin = match component_file(path) {
-        true => Origin::Component(path.to_owned()),
-        false => match languages::detect(path)? {
-            Some(language) => Origin::Source { language, source: path.to_owned() },
-            None => bail!("{}: neither a component nor a known kind of source", path.display()),
-        },
-    };
-    Ok(Unit { name, spec: None, origin })
+    let root = path.parent().unwrap_or(Path::new("/"));
+    Ok(Unit { name: name_of(path)?, spec: None, origin: origin_of_file(path, root)? })
 }
 
-fn look_into(
-    folder: &Path,
-    depth: usize,
-    found: &mut BTreeMap<FunctionName, Unit>,
-) -> anyhow::Result<()> {
+/// What a file that is a function by itself is built with.
+pub(super) fn origin_of_file(path: &Path, root: &Path) -> anyhow::Result<Origin> {
+    if component_file(path) {
+        return Ok(Origin::Component(path.to_owned()));
+    }
+    match languages::detect(path)? {
+        Some(language) => Ok(Origin::Source {
+            language,
+            source: path.to_owned(),
+            root: root.to_owned(),
+            engine: Engine::default(),
+        }),
+        None => bail!("{}: neither a component nor source in a known language", path.display()),
+    }
+}
+
+fn look_into(folder: &Path, depth: usize, found: &mut Found) -> anyhow::Result<()> {
     let manifest = folder.join(MANIFEST);
     if manifest.is_file() {
         return from_manifest(&manifest, found);
     }
+    if convention::applies(folder)? {
+        return convention::look_into(folder, found);
+    }
     if let Some(language) = languages::detect(folder)? {
-        let origin = Origin::Source { language, source: folder.to_owned() };
-        return add(found, Unit { name: name_of(folder)?, spec: None, origin });
+        let (source, root) = (folder.to_owned(), folder.to_owned());
+        let origin = Origin::Source { language, source, root, engine: Engine::default() };
+        found.add(Unit { name: name_of(folder)?, spec: None, origin });
+        return Ok(());
     }
     let mut entries = fs::read_dir(folder)
         .and_then(Iterator::collect::<Result<Vec<_>, _>>)
@@ -167,23 +226,29 @@ fn look_into(
         if is_ignored_name(&entry.file_name()) {
             continue;
         }
-        if path.is_file() && component_file(&path) {
-            add(found, unit_of_file(&path)?)?;
+        let looked = if path.is_file() && component_file(&path) {
+            unit_of_file(&path).map(|unit| found.add(unit))
         } else if path.is_dir() && !path.is_symlink() && depth > 0 {
-            look_into(&path, depth - 1, found)?;
+            look_into(&path, depth - 1, found)
+        } else {
+            Ok(())
+        };
+        // One broken folder is no reason not to build the others.
+        if let Err(error) = looked {
+            found.problem(&path, format!("{error:#}"));
         }
     }
     Ok(())
 }
 
-fn from_manifest(path: &Path, found: &mut BTreeMap<FunctionName, Unit>) -> anyhow::Result<()> {
+fn from_manifest(path: &Path, found: &mut Found) -> anyhow::Result<()> {
     let text = fs::read_to_string(path).with_context(|| format!("read {}", path.display()))?;
     let manifest = Manifest::from_toml(&text).with_context(|| path.display().to_string())?;
     let folder = path.parent().unwrap_or(Path::new("."));
     for (name, entry) in manifest.functions {
         let origin =
             origin(folder, &entry).with_context(|| format!("{}: {name}", path.display()))?;
-        add(found, Unit { name, spec: Some(entry.spec), origin })?;
+        found.add(Unit { name, spec: Some(entry.spec), origin });
     }
     Ok(())
 }
@@ -210,7 +275,13 @@ fn origin(folder: &Path, entry: &FunctionEntry) -> anyhow::Result<Origin> {
             format!("{}: no known language; set `language` or `build`", source.display())
         })?,
     };
-    Ok(Origin::Source { language, source })
+    let root = if source.is_dir() { source.clone() } else { folder.to_owned() };
+    let engine = match (&entry.engine, language) {
+        (None, _) => Engine::default(),
+        (Some(name), Language::JavaScript) => name.parse().map_err(anyhow::Error::msg)?,
+        (Some(_), _) => bail!("`engine` is for JavaScript and TypeScript; this is {language}"),
+    };
+    Ok(Origin::Source { language, source, root, engine })
 }
 
 fn component_file(path: &Path) -> bool {
@@ -294,13 +365,21 @@ mod tests {
 
     #[test]
     fn mistakes_say_where_they_are() {
+        let (_folder, selection) =
+            project(&[("a_b.wasm", ""), ("a-b.wat", ""), ("c.wasm", ""), ("d/whit.toml", "x")]);
+        let found = find(&selection).unwrap();
+        assert_eq!(names(&found), ["c"], "the rest is built");
+        let said: Vec<&str> = found.problems.iter().map(|one| one.error.as_str()).collect();
+        assert!(said[0].contains("would be called a-b"), "{said:?}");
+        assert!(said[1].contains("whit.toml"), "{said:?}");
         for (files, expected) in [
             (vec![("README.md", "")], "nothing to deploy"),
-            (vec![("a_b.wasm", ""), ("a-b.wat", "")], "would be called a-b"),
             (vec![("whit.toml", "[functions.a]\nmemroy = '1MiB'")], "did you mean"),
             (vec![("whit.toml", "[functions.a]\nbuild = 'make'")], "needs `component`"),
             (vec![("whit.toml", "[functions.a]\nsource = 'gone'")], "can not be read"),
             (vec![("whit.toml", "[functions.a]")], "no known language"),
+            (vec![("app.js", ""), ("whit.toml", "[functions.a]\nengine = 'v8'")], "quickjs and"),
+            (vec![("app.py", ""), ("whit.toml", "[functions.a]\nengine = 'quickjs'")], "is python"),
         ] {
             let (_folder, selection) = project(&files);
             let error = format!("{:#}", find(&selection).unwrap_err());

@@ -1,5 +1,7 @@
 //! What an upload is, told from its bytes.
 
+use std::collections::BTreeSet;
+
 use wasmparser::{Encoding, Parser, Payload};
 
 use crate::model::function::GuestKind;
@@ -126,6 +128,35 @@ pub fn kind(component: &[u8]) -> Result<GuestKind, NotAGuest> {
     }
 }
 
+/// What a component or core module imports: the names of interfaces, or of the
+/// modules that functions are taken from. Sorted, each once.
+///
+/// # Errors
+/// When it is broken.
+pub fn imports(bytes: &[u8]) -> Result<Vec<String>, NotAGuest> {
+    let invalid = |error: wasmparser::BinaryReaderError| NotAGuest::Invalid(error.to_string());
+    let mut names = BTreeSet::new();
+    let mut depth = 0_u32;
+    for payload in Parser::new(0).parse_all(bytes) {
+        match payload.map_err(invalid)? {
+            Payload::Version { .. } => depth += 1,
+            Payload::End(_) => depth = depth.saturating_sub(1),
+            Payload::ComponentImportSection(section) if depth == 1 => {
+                for import in section {
+                    names.insert(import.map_err(invalid)?.name.name.to_owned());
+                }
+            }
+            Payload::ImportSection(section) if depth == 1 => {
+                for import in section.into_imports() {
+                    names.insert(import.map_err(invalid)?.module.to_owned());
+                }
+            }
+            _ => {}
+        }
+    }
+    Ok(names.into_iter().collect())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -147,6 +178,17 @@ mod tests {
                 other => panic!("{head:?}: {other:?}"),
             }
         }
+    }
+
+    #[test]
+    fn imports_are_named_once() {
+        let wat = |text: &str| wat::parse_str(text).unwrap();
+        let module =
+            r#"(module (import "b" "1" (func)) (import "a" "2" (func)) (import "b" "3" (func)))"#;
+        assert_eq!(imports(&wat(module)).unwrap(), ["a", "b"]);
+        let component = r#"(component (import "wasi:x/y@0.2.0" (instance)) (core module (import "c" "d" (func))))"#;
+        assert_eq!(imports(&wat(component)).unwrap(), ["wasi:x/y@0.2.0"]);
+        assert!(imports(b"text").is_err());
     }
 
     #[test]

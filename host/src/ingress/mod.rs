@@ -9,6 +9,7 @@ pub mod connection;
 mod flood;
 mod framing;
 mod http2;
+pub mod parameters;
 pub mod request;
 pub mod respond;
 mod stream;
@@ -80,10 +81,13 @@ pub async fn handle(
     let Some(found) = plane.router.load().find(&authority, head.method.as_str(), path) else {
         return respond::problem(record, Outcome::NoRoute, None);
     };
-    let (prefix, head) = match request::strip_prefix(head, found.prefix_bytes) {
+    let (prefix, mut head) = match request::strip_prefix(head, found.prefix_bytes) {
         Ok(stripped) => stripped,
         Err(why) => return respond::problem(record, Outcome::BadRequest, Some(why.to_owned())),
     };
+    if let Some(named) = &found.parameters {
+        head.uri = parameters::in_query(&head.uri, named);
+    }
     let request = Request::from_parts(head, ClientBody::new(body, plane.body_stall_max));
     let Origin { peer, secure } = origin;
     let incoming = Incoming { request, authority, prefix, peer, secure, hops };

@@ -79,7 +79,7 @@ pub const SPEC_KEYS: &[&str] = &[
 ];
 
 /// The keys of [`FunctionEntry`] that say where the component comes from.
-pub const SOURCE_KEYS: &[&str] = &["source", "language", "component", "build"];
+pub const SOURCE_KEYS: &[&str] = &["source", "language", "engine", "component", "build"];
 
 /// Why a spec or manifest was refused. The text says what to do.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -266,6 +266,8 @@ pub struct FunctionEntry {
     pub source: Option<String>,
     /// Language of the source; detected where absent.
     pub language: Option<String>,
+    /// What runs it, if it is JavaScript: `quickjs` or `starlingmonkey`.
+    pub engine: Option<String>,
     /// The built component, relative to the manifest.
     pub component: Option<String>,
     /// Command that leaves `component`, instead of the built-in recipe.
@@ -318,6 +320,7 @@ impl FunctionEntry {
             let slot = match key.as_str() {
                 "source" => &mut entry.source,
                 "language" => &mut entry.language,
+                "engine" => &mut entry.engine,
                 "component" => &mut entry.component,
                 "build" => &mut entry.build,
                 known if SPEC_KEYS.contains(&known) => {

@@ -1,22 +1,30 @@
-//! C: every `.c` file of the folder, compiled to a WASI command that speaks CGI.
+//! C and C++: every source file of the folder, compiled to a WASI command that
+//! speaks CGI.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
-use super::toolchains::version;
 use super::tools::{self, FileNames};
+use super::zig;
 use super::{BuildError, BuildRequest, Language, MissingTool, Toolchains};
 
 /// Where distributions put the C library for WASI.
 const SYSTEM_LIBC: &str = "/usr/lib/wasm32-wasi/libc.a";
 const SYSTEM_COMPILERS: [&str; 2] = ["clang", "clang-19"];
 
+const C_EXTENSIONS: [&str; 1] = ["c"];
+const CPP_EXTENSIONS: [&str; 3] = ["cpp", "cc", "cxx"];
+
 pub(super) fn recognises(names: &FileNames) -> bool {
-    names.with_extension(&["c"]).next().is_some()
+    names.with_extension(&C_EXTENSIONS).next().is_some()
+}
+
+pub(super) fn recognises_cpp(names: &FileNames) -> bool {
+    names.with_extension(&CPP_EXTENSIONS).next().is_some()
 }
 
 pub(super) fn missing(toolchains: &Toolchains) -> Vec<MissingTool> {
-    if has_zig(toolchains) || system_compiler().is_some() {
+    if zig::is_there(toolchains) || system_compiler().is_some() {
         return Vec::new();
     }
     vec![MissingTool::new(
@@ -26,48 +34,67 @@ pub(super) fn missing(toolchains: &Toolchains) -> Vec<MissingTool> {
     )]
 }
 
+/// Distributions have no C++ library for WASI; zig brings one.
+pub(super) fn missing_cpp(toolchains: &Toolchains) -> Vec<MissingTool> {
+    if zig::is_there(toolchains) {
+        return Vec::new();
+    }
+    vec![MissingTool::new("a C++ compiler for WASI", "zig from PyPI", Language::Cpp)]
+}
+
 pub(super) fn build(
     request: &BuildRequest,
     output: &mut dyn FnMut(&str),
 ) -> Result<(), BuildError> {
-    let folder = tools::folder(&request.source);
-    let names = tools::file_names(&request.source)?;
-    let mut command = compiler(&request.toolchains);
-    // Optimised for size, because a small component loads fast.
-    command
-        .current_dir(folder)
-        .args(["-Os", "-Wall", "-o"])
-        .arg(&request.component)
-        .args(names.with_extension(&["c"]));
-    tools::run("the C compiler", &mut command, output)
-}
-
-/// zig first: it is the pinned one, and brings its own C library.
-fn compiler(toolchains: &Toolchains) -> Command {
-    match system_compiler() {
-        Some(program) if !has_zig(toolchains) => {
+    // zig first: it is the pinned one, and brings its own C library.
+    let mut command = match system_compiler() {
+        Some(program) if !zig::is_there(&request.toolchains) => {
             let mut command = Command::new(program);
             command.args(["--target=wasm32-wasi", "--sysroot=/usr"]);
             command
         }
-        _ => {
-            let mut command = Command::new(toolchains.python_program("python"));
-            command
-                .args(["-m", "ziglang", "cc", "-target", "wasm32-wasi"])
-                // zig compiles its C library once, and keeps it here.
-                .env("ZIG_GLOBAL_CACHE_DIR", cache(toolchains))
-                .env("ZIG_LOCAL_CACHE_DIR", cache(toolchains));
-            command
-        }
-    }
+        _ => zig_compiler(request, "cc"),
+    };
+    let names = tools::file_names(&request.source)?;
+    let c: Vec<&str> = names.with_extension(&C_EXTENSIONS).collect();
+    compile(request, &mut command, &c, "the C compiler", output)
 }
 
-fn cache(toolchains: &Toolchains) -> PathBuf {
-    toolchains.root.join("zig-cache")
+pub(super) fn build_cpp(
+    request: &BuildRequest,
+    output: &mut dyn FnMut(&str),
+) -> Result<(), BuildError> {
+    let mut command = zig_compiler(request, "c++");
+    // WASI has no way to unwind: a `throw` is an error of the compiler's.
+    command.args(["-fno-exceptions", "-std=c++20"]);
+    let names = tools::file_names(&request.source)?;
+    let cpp: Vec<&str> = names.with_extension(&CPP_EXTENSIONS).collect();
+    // A C++ program may have parts in C.
+    let c: Vec<&str> =
+        names.with_extension(&C_EXTENSIONS).flat_map(|name| ["-x", "c", name]).collect();
+    compile(request, &mut command, &[cpp, c].concat(), "the C++ compiler", output)
 }
 
-fn has_zig(toolchains: &Toolchains) -> bool {
-    toolchains.has_python_package("ziglang", version("ZIGLANG"))
+fn zig_compiler(request: &BuildRequest, language: &str) -> Command {
+    let mut command = zig::command(&request.toolchains);
+    command.args([language, "-target", "wasm32-wasi"]);
+    command
+}
+
+fn compile(
+    request: &BuildRequest,
+    command: &mut Command,
+    sources: &[&str],
+    tool: &str,
+    output: &mut dyn FnMut(&str),
+) -> Result<(), BuildError> {
+    command
+        .current_dir(tools::folder(&request.source))
+        // Optimised for size, because a small component loads fast.
+        .args(["-Os", "-Wall", "-s", "-o"])
+        .arg(&request.component)
+        .args(sources);
+    tools::run(tool, command, output)
 }
 
 /// A clang that can really make a WASI program: its linker and its runtime

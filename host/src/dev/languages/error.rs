@@ -18,7 +18,7 @@ pub enum BuildError {
 
     /// The tool's own words are in `output`, and were passed on line by line
     /// while it ran; they are not repeated in the message.
-    #[error("{tool} failed ({status})")]
+    #[error("{tool} failed ({status}); its words are above: correct what they name, and try again")]
     ToolFailed {
         /// The program.
         tool: String,

@@ -1,5 +1,8 @@
-//! Go: an ordinary program with `net/http/cgi`, compiled to a WASI command.
+//! Go: an ordinary program with `net/http/cgi`, compiled to a WASI command; or a
+//! file with an exported `Handler(w, r)`, as Vercel has it, for which the program
+//! is written here.
 
+use std::fs;
 use std::path::Path;
 use std::process::Command;
 
@@ -23,6 +26,13 @@ pub(super) fn build(
     output: &mut dyn FnMut(&str),
 ) -> Result<(), BuildError> {
     let folder = tools::folder(&request.source);
+    if request.source.is_file() {
+        let text = fs::read_to_string(&request.source)
+            .map_err(BuildError::file("read", &request.source))?;
+        if !text.lines().any(|line| line.starts_with("func main(")) {
+            return build_handler(request, &text, output);
+        }
+    }
     let mut command = go(&request.toolchains);
     command
         .current_dir(folder)
@@ -37,6 +47,73 @@ pub(super) fn build(
         command.args(names.with_extension(&["go"]).filter(|name| !name.ends_with("_test.go")));
     }
     tools::run("go build", &mut command, output)
+}
+
+/// Builds a file that exports a handler: a module of its own, with the
+/// dependencies of the nearest `go.mod`, in the work folder.
+fn build_handler(
+    request: &BuildRequest,
+    text: &str,
+    output: &mut dyn FnMut(&str),
+) -> Result<(), BuildError> {
+    let Some(handler) = text.lines().find_map(handler_name) else {
+        return Err(BuildError::source(
+            &request.source,
+            "neither a `func main()` that serves CGI nor an exported \
+             `func Handler(w http.ResponseWriter, r *http.Request)`",
+        ));
+    };
+    let module = request.work.join("go");
+    let (own, sums) = match tools::nearest(request, "go.mod") {
+        Some(path) => {
+            let own = fs::read_to_string(&path).map_err(BuildError::file("read", &path))?;
+            (own, fs::read(path.with_file_name("go.sum")).ok())
+        }
+        None => ("go 1.21\n".to_owned(), None),
+    };
+    let rest = own.lines().filter(|line| !line.starts_with("module "));
+    let manifest: Vec<&str> = ["module function"].into_iter().chain(rest).collect();
+    tools::write_if_changed(&module.join("go.mod"), (manifest.join("\n") + "\n").as_bytes())?;
+    if let Some(sums) = sums {
+        tools::write_if_changed(&module.join("go.sum"), &sums)?;
+    }
+    // Errors are reported where the user's file is.
+    let source = format!("//line {}:1\n{text}", request.source.display());
+    // A package `main` can not be imported: the program joins it instead.
+    let joins = text.lines().any(|line| line.trim_end() == "package main");
+    let (place, import, call) = match joins {
+        true => ("handler.go", "", handler.to_owned()),
+        false => {
+            ("handler/handler.go", "\n\thandler \"function/handler\"", format!("handler.{handler}"))
+        }
+    };
+    let main = format!(
+        "package main\n\nimport (\n\t\"log\"\n\t\"net/http\"\n\t\"net/http/cgi\"\n{import}\n)\n\n\
+         func main() {{\n\tif err := cgi.Serve(http.HandlerFunc({call})); err != nil {{\n\
+         \t\tlog.Fatal(err)\n\t}}\n}}\n"
+    );
+    for unused in ["handler.go", "handler/handler.go"].into_iter().filter(|name| *name != place) {
+        // Left by a build of the file as it was before.
+        let _ = fs::remove_file(module.join(unused));
+    }
+    tools::write_if_changed(&module.join(place), source.as_bytes())?;
+    tools::write_if_changed(&module.join("main.go"), main.as_bytes())?;
+    let mut command = go(&request.toolchains);
+    command
+        .current_dir(&module)
+        .args(["build", "-trimpath", "-ldflags=-s -w", "-o"])
+        .arg(&request.component)
+        .arg(".");
+    tools::run("go build", &mut command, output)
+}
+
+/// The name of an exported function with a handler's parameters.
+fn handler_name(line: &str) -> Option<&str> {
+    let (name, parameters) = line.strip_prefix("func ")?.split_once('(')?;
+    let exported = name.starts_with(|first: char| first.is_ascii_uppercase());
+    let handles =
+        parameters.contains("http.ResponseWriter") && parameters.contains("*http.Request");
+    (exported && handles).then_some(name)
 }
 
 fn go(toolchains: &Toolchains) -> Command {

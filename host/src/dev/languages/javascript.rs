@@ -1,7 +1,10 @@
-//! JavaScript and TypeScript: bundled with an adapter, run by StarlingMonkey.
+//! JavaScript and TypeScript: bundled with an adapter, run by QuickJS or by
+//! StarlingMonkey.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::str::FromStr;
 
 use serde::Deserialize;
 
@@ -14,12 +17,53 @@ const EXTENSIONS: [&str; 5] = ["ts", "mts", "js", "mjs", "tsx"];
 const ENTRIES: [&str; 5] = ["index", "app", "handler", "main", "worker"];
 const NODE_MAJOR_MIN: u32 = 20;
 
-const SDK: [Embedded; 5] = [
+/// What runs a JavaScript function.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Engine {
+    /// Small, quick to build, to load and to start. The usual web APIs, but no
+    /// outgoing `fetch` and no `crypto.subtle`.
+    #[default]
+    QuickJs,
+    /// All of the web platform, six times the size.
+    StarlingMonkey,
+}
+
+impl fmt::Display for Engine {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Engine::QuickJs => "quickjs",
+            Engine::StarlingMonkey => "starlingmonkey",
+        })
+    }
+}
+
+impl FromStr for Engine {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        match name {
+            "quickjs" => Ok(Engine::QuickJs),
+            "starlingmonkey" => Ok(Engine::StarlingMonkey),
+            _ => Err(format!("unknown engine `{name}`; known are quickjs and starlingmonkey")),
+        }
+    }
+}
+
+const SDK: [Embedded; 14] = [
     ("adapter.js", include_str!("../../../../guest-sdk/javascript/adapter.js")),
     ("build.mjs", include_str!("../../../../guest-sdk/javascript/build.mjs")),
+    ("quickjs-globals.js", include_str!("../../../../guest-sdk/javascript/quickjs-globals.js")),
+    ("quickjs.js", include_str!("../../../../guest-sdk/javascript/quickjs.js")),
     ("runtime.js", include_str!("../../../../guest-sdk/javascript/runtime.js")),
     ("start.js", include_str!("../../../../guest-sdk/javascript/start.js")),
+    ("web/events.js", include_str!("../../../../guest-sdk/javascript/web/events.js")),
+    ("web/format.js", include_str!("../../../../guest-sdk/javascript/web/format.js")),
+    ("web/http.js", include_str!("../../../../guest-sdk/javascript/web/http.js")),
+    ("web/streams.js", include_str!("../../../../guest-sdk/javascript/web/streams.js")),
+    ("web/text.js", include_str!("../../../../guest-sdk/javascript/web/text.js")),
+    ("web/url.js", include_str!("../../../../guest-sdk/javascript/web/url.js")),
     ("wit/function.wit", include_str!("../../../../guest-sdk/javascript/wit/function.wit")),
+    ("wit/quickjs.wit", include_str!("../../../../guest-sdk/javascript/wit/quickjs.wit")),
 ];
 
 pub(super) fn recognises(names: &FileNames) -> bool {
@@ -27,14 +71,8 @@ pub(super) fn recognises(names: &FileNames) -> bool {
 }
 
 pub(super) fn missing(toolchains: &Toolchains) -> Vec<MissingTool> {
-    let mut missing = Vec::new();
-    if node(toolchains).is_none() {
-        missing.push(MissingTool::new(
-            "Node.js 20 or newer",
-            "the tools that make components of JavaScript run on it",
-            Language::JavaScript,
-        ));
-    }
+    let mut missing = missing_node(toolchains, Language::JavaScript);
+    let modules = toolchains.javascript().join("node_modules");
     let packages = [
         (
             "@bytecodealliance/componentize-js",
@@ -42,14 +80,23 @@ pub(super) fn missing(toolchains: &Toolchains) -> Vec<MissingTool> {
             "it puts a program and StarlingMonkey into a component",
         ),
         ("@bytecodealliance/jco", "JCO", "componentize-js builds on it"),
+        ("componentize-qjs", "COMPONENTIZE_QJS", "it puts a program and QuickJS into a component"),
         ("rolldown", "ROLLDOWN", "it bundles modules and TypeScript"),
     ];
     for (package, pinned, why) in packages {
-        if !has_package(toolchains, package, version(pinned)) {
+        if !has_package(&modules, package, version(pinned)) {
             missing.push(MissingTool::new(package, why, Language::JavaScript));
         }
     }
     missing
+}
+
+/// Node.js, if it is missing for a language whose tools run on it.
+pub(super) fn missing_node(toolchains: &Toolchains, language: Language) -> Vec<MissingTool> {
+    if node(toolchains).is_some() {
+        return Vec::new();
+    }
+    vec![MissingTool::new("Node.js 20 or newer", "the language's tools run on it", language)]
 }
 
 pub(super) fn build(
@@ -61,7 +108,8 @@ pub(super) fn build(
     let sdk = request.work.join("sdk");
     tools::write_all(&sdk, &SDK)?;
     tools::write_all(&sdk.join("wit-0.2"), &tools::WIT_0_2)?;
-    let node = node(&request.toolchains).unwrap_or_else(|| PathBuf::from("node"));
+    tools::write_all(&sdk.join("wit-0.3"), &tools::WIT_0_3)?;
+    let node = node_or_name(&request.toolchains);
     let modules = install_dependencies(request, folder, &node, output)?;
 
     let mut command = Command::new(node);
@@ -75,7 +123,8 @@ pub(super) fn build(
         .arg("--work")
         .arg(&request.work)
         .arg("--tools")
-        .arg(request.toolchains.javascript());
+        .arg(request.toolchains.javascript())
+        .args(["--engine", &request.engine.to_string()]);
     if let Some(modules) = modules {
         command.arg("--modules").arg(modules);
     }
@@ -146,13 +195,14 @@ fn install_dependencies(
     node: &Path,
     output: &mut dyn FnMut(&str),
 ) -> Result<Option<PathBuf>, BuildError> {
+    let Some(manifest) = tools::nearest(request, "package.json") else { return Ok(None) };
+    let folder = manifest.parent().unwrap_or(folder);
     if Manifest::read(folder)?.dependencies.is_empty() || folder.join("node_modules").is_dir() {
         return Ok(None);
     }
     let packages = request.work.join("packages");
     let modules = packages.join("node_modules");
     let installed = packages.join("installed.json");
-    let manifest = folder.join("package.json");
     let wanted = std::fs::read(&manifest).map_err(BuildError::file("read", &manifest))?;
     if modules.is_dir() && std::fs::read(&installed).is_ok_and(|present| present == wanted) {
         return Ok(Some(modules));
@@ -197,18 +247,24 @@ fn node(toolchains: &Toolchains) -> Option<PathBuf> {
     })
 }
 
-fn has_package(toolchains: &Toolchains, package: &str, wanted: &str) -> bool {
+/// The program to start; its name alone where it is missing, for the error.
+pub(super) fn node_or_name(toolchains: &Toolchains) -> PathBuf {
+    node(toolchains).unwrap_or_else(|| PathBuf::from("node"))
+}
+
+/// Whether an npm package is in `modules` in this version.
+pub(super) fn has_package(modules: &Path, package: &str, wanted: &str) -> bool {
     #[derive(Deserialize)]
     struct Installed {
         version: String,
     }
-    let manifest = toolchains.javascript().join("node_modules").join(package).join("package.json");
-    std::fs::read(manifest)
+    std::fs::read(modules.join(package).join("package.json"))
         .ok()
         .and_then(|text| serde_json::from_slice::<Installed>(&text).ok())
         .is_some_and(|installed| installed.version == wanted)
 }
 
-fn clear(command: &mut Command) {
+/// Keeps what steers the machine's Node.js away from a build.
+pub(super) fn clear(command: &mut Command) {
     command.env_remove("NODE_OPTIONS").env_remove("NODE_PATH");
 }

@@ -6,6 +6,7 @@
 //! needs for itself goes into [`BuildRequest::work`], which may be kept between
 //! builds to make the next one quicker.
 
+mod assemblyscript;
 mod c;
 mod error;
 mod go;
@@ -14,12 +15,14 @@ mod python;
 mod rust;
 mod toolchains;
 mod tools;
+mod zig;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 pub use error::BuildError;
+pub use javascript::Engine;
 pub use toolchains::{MissingTool, Toolchains, install};
 
 /// A language with a built-in recipe.
@@ -29,29 +32,64 @@ pub enum Language {
     Rust,
     /// A CGI program.
     C,
+    /// A CGI program.
+    Cpp,
     /// A CGI program, by `net/http/cgi`.
     Go,
-    /// A component: `BaseHTTPRequestHandler` or WSGI.
-    Python,
+    /// A CGI program.
+    Zig,
     /// A component: a `fetch` handler. TypeScript too.
     JavaScript,
+    /// A component: `BaseHTTPRequestHandler`, WSGI or ASGI.
+    Python,
+    /// A CGI program.
+    AssemblyScript,
 }
 
 impl Language {
-    /// Every language. Also the order in which a folder is tried: one with
-    /// both a `Cargo.toml` and a `package.json` is Rust with a web page in it.
-    pub const ALL: [Language; 5] =
-        [Language::Rust, Language::Go, Language::JavaScript, Language::Python, Language::C];
+    /// Every language.
+    pub const ALL: [Language; 8] = [
+        Language::Rust,
+        Language::C,
+        Language::Cpp,
+        Language::Go,
+        Language::Zig,
+        Language::JavaScript,
+        Language::Python,
+        Language::AssemblyScript,
+    ];
+
+    /// The order in which a folder is tried: one with both a `Cargo.toml` and a
+    /// `package.json` is Rust with a web page in it, and a C++ program may have
+    /// parts in C.
+    const DETECTED: [Language; 8] = [
+        Language::Rust,
+        Language::Go,
+        Language::AssemblyScript,
+        Language::JavaScript,
+        Language::Python,
+        Language::Zig,
+        Language::Cpp,
+        Language::C,
+    ];
 
     /// The name in `whit.toml` and on the command line.
     pub fn name(self) -> &'static str {
         match self {
             Language::Rust => "rust",
             Language::C => "c",
+            Language::Cpp => "cpp",
             Language::Go => "go",
-            Language::Python => "python",
+            Language::Zig => "zig",
             Language::JavaScript => "javascript",
+            Language::Python => "python",
+            Language::AssemblyScript => "assemblyscript",
         }
+    }
+
+    /// The names of all languages, for messages.
+    pub fn names() -> String {
+        Language::ALL.map(Language::name).join(", ")
     }
 }
 
@@ -63,10 +101,20 @@ impl fmt::Display for Language {
 
 /// A name that is no language here.
 #[derive(Debug, thiserror::Error)]
-#[error("unknown language `{name}`; known are rust, c, go, python and javascript")]
+#[error("unknown language `{name}`; {}", known(.name, &Language::ALL.map(Language::name)))]
 pub struct UnknownLanguage {
     /// What was given.
     pub name: String,
+}
+
+/// What to say of a name that is none of `names`: the nearest one, or all.
+pub(in crate::dev) fn known(name: &str, names: &[&str]) -> String {
+    let similar = |known: &&&str| strsim::jaro_winkler(name, known);
+    let nearest = names.iter().max_by(|left, right| similar(left).total_cmp(&similar(right)));
+    match nearest.filter(|nearest| similar(nearest) > 0.8) {
+        Some(nearest) => format!("did you mean `{nearest}`?"),
+        None => format!("known are {}", names.join(", ")),
+    }
 }
 
 impl FromStr for Language {
@@ -76,9 +124,12 @@ impl FromStr for Language {
         match name.to_ascii_lowercase().as_str() {
             "rust" | "rs" => Ok(Language::Rust),
             "c" => Ok(Language::C),
+            "cpp" | "c++" | "cxx" => Ok(Language::Cpp),
             "go" | "golang" => Ok(Language::Go),
-            "python" | "py" => Ok(Language::Python),
+            "zig" => Ok(Language::Zig),
             "javascript" | "js" | "typescript" | "ts" => Ok(Language::JavaScript),
+            "python" | "py" => Ok(Language::Python),
+            "assemblyscript" | "as" => Ok(Language::AssemblyScript),
             _ => Err(UnknownLanguage { name: name.to_owned() }),
         }
     }
@@ -89,8 +140,13 @@ impl FromStr for Language {
 pub struct BuildRequest {
     /// Whose recipe to follow.
     pub language: Language,
+    /// What runs it, if it is JavaScript.
+    pub engine: Engine,
     /// The function's folder, or its one source file.
     pub source: PathBuf,
+    /// The folder up to which a `package.json`, `requirements.txt`, `go.mod` or
+    /// `Cargo.toml` is looked for, from the source upwards.
+    pub root: PathBuf,
     /// A folder for intermediate results, this function's own. Keep it between
     /// builds to make the next one quicker, delete it at any time.
     pub work: PathBuf,
@@ -106,24 +162,44 @@ pub struct BuildRequest {
 /// `requirements.txt`) count before mere sources, so that a helper script
 /// beside them does not decide.
 pub fn detect(source: &Path) -> Result<Option<Language>, BuildError> {
+    // A Rust file is a function by itself only where it is meant: in a folder it
+    // needs a Cargo.toml beside it.
+    if source.is_file() && source.extension().is_some_and(|extension| extension == "rs") {
+        return Ok(Some(Language::Rust));
+    }
     let names = tools::file_names(source)?;
     let manifest = |language: &Language| match language {
         Language::Rust => names.has("Cargo.toml"),
         Language::Go => names.has("go.mod"),
+        Language::AssemblyScript => assemblyscript::recognises(&names),
         Language::JavaScript => names.has("package.json"),
         Language::Python => names.has("requirements.txt"),
-        Language::C => false,
+        Language::Zig => names.has("build.zig"),
+        Language::Cpp | Language::C => false,
     };
-    if let Some(language) = Language::ALL.into_iter().find(manifest) {
+    if let Some(language) = Language::DETECTED.into_iter().find(manifest) {
         return Ok(Some(language));
     }
-    Ok(Language::ALL.into_iter().find(|language| match language {
+    Ok(Language::DETECTED.into_iter().find(|language| match language {
         Language::Rust => rust::recognises(&names),
         Language::Go => go::recognises(&names),
+        Language::AssemblyScript => assemblyscript::recognises(&names),
         Language::JavaScript => javascript::recognises(&names),
         Language::Python => python::recognises(&names),
+        Language::Zig => zig::recognises(&names),
+        Language::Cpp => c::recognises_cpp(&names),
         Language::C => c::recognises(&names),
     }))
+}
+
+/// Whether a file is source text, rather than one that names a project and its
+/// dependencies.
+#[must_use]
+pub fn is_source(file: &Path) -> bool {
+    const EXTENSIONS: [&str; 13] =
+        ["rs", "c", "cpp", "cc", "cxx", "go", "zig", "js", "mjs", "ts", "mts", "tsx", "py"];
+    let extension = file.extension().and_then(std::ffi::OsStr::to_str);
+    extension.is_some_and(|extension| EXTENSIONS.contains(&extension))
 }
 
 /// The tools that a language needs and this machine lacks; empty means ready.
@@ -131,9 +207,12 @@ pub fn missing(language: Language, toolchains: &Toolchains) -> Vec<MissingTool> 
     match language {
         Language::Rust => rust::missing(toolchains),
         Language::C => c::missing(toolchains),
+        Language::Cpp => c::missing_cpp(toolchains),
         Language::Go => go::missing(toolchains),
-        Language::Python => python::missing(toolchains),
+        Language::Zig => zig::missing(toolchains),
         Language::JavaScript => javascript::missing(toolchains),
+        Language::Python => python::missing(toolchains),
+        Language::AssemblyScript => assemblyscript::missing(toolchains),
     }
 }
 
@@ -148,9 +227,12 @@ pub fn build(request: &BuildRequest, output: &mut dyn FnMut(&str)) -> Result<(),
     match request.language {
         Language::Rust => rust::build(&request, output)?,
         Language::C => c::build(&request, output)?,
+        Language::Cpp => c::build_cpp(&request, output)?,
         Language::Go => go::build(&request, output)?,
-        Language::Python => python::build(&request, output)?,
+        Language::Zig => zig::build(&request, output)?,
         Language::JavaScript => javascript::build(&request, output)?,
+        Language::Python => python::build(&request, output)?,
+        Language::AssemblyScript => assemblyscript::build(&request, output)?,
     }
     if !request.component.is_file() {
         return Err(BuildError::NoComponent {

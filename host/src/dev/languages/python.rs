@@ -7,11 +7,12 @@ use std::process::Command;
 use super::toolchains::version;
 use super::tools::{self, Embedded, FileNames};
 use super::{BuildError, BuildRequest, Language, MissingTool, Toolchains};
+use crate::dev::watch::fingerprint;
 
 /// Where a function is looked for, in this order.
 const ENTRIES: [&str; 4] = ["app.py", "index.py", "handler.py", "main.py"];
 
-const SHIM: [Embedded; 8] = [
+const SHIM: [Embedded; 9] = [
     (
         "whit_adapter/__init__.py",
         include_str!("../../../../guest-sdk/python/whit_adapter/__init__.py"),
@@ -20,6 +21,7 @@ const SHIM: [Embedded; 8] = [
         "whit_adapter/componentize.py",
         include_str!("../../../../guest-sdk/python/whit_adapter/componentize.py"),
     ),
+    ("whit_adapter/asgi.py", include_str!("../../../../guest-sdk/python/whit_adapter/asgi.py")),
     ("whit_adapter/entry.py", include_str!("../../../../guest-sdk/python/whit_adapter/entry.py")),
     (
         "whit_adapter/exchange.py",
@@ -68,8 +70,18 @@ pub(super) fn build(
     let wit = request.work.join("wit");
     tools::write_all(&shim, &SHIM)?;
     tools::write_all(&wit, &tools::WIT_0_2)?;
-    let dependencies = install_dependencies(request, folder, output)?;
+    let dependencies = install_dependencies(request, output)?;
     write_entry(request, folder, module, &shim, output)?;
+    // Freezing takes seconds, and never gives the same bytes twice: what has
+    // not changed is not frozen again, which is no new revision for a host.
+    let inputs = inputs(request, folder, dependencies.as_deref());
+    let (kept, kept_for) = (request.work.join("built.wasm"), request.work.join("built.txt"));
+    if let Some(inputs) = &inputs
+        && fs::read_to_string(&kept_for).is_ok_and(|present| present == *inputs)
+        && fs::copy(&kept, &request.component).is_ok()
+    {
+        return Ok(());
+    }
 
     let mut command = Command::new(request.toolchains.python_program("python"));
     command
@@ -86,12 +98,41 @@ pub(super) fn build(
         .arg(&shim)
         .arg("-p")
         .arg(folder);
+    if request.root != folder {
+        // Files of a project import what lies beside its `api/`.
+        command.arg("-p").arg(&request.root);
+    }
     if let Some(dependencies) = &dependencies {
         command.arg("-p").arg(dependencies);
     }
     command.arg("-o").arg(&request.component);
     quiet(&mut command);
-    tools::run("componentize-py", &mut command, output)
+    tools::run("componentize-py", &mut command, output)?;
+    if let Some(inputs) = inputs {
+        // Without them the next build is merely slower.
+        let _ = fs::remove_file(&kept_for);
+        if fs::copy(&request.component, &kept).is_ok() {
+            let _ = fs::write(&kept_for, inputs);
+        }
+    }
+    Ok(())
+}
+
+/// All that a component is made of, in one line; `None` if it can not be read.
+fn inputs(request: &BuildRequest, folder: &Path, dependencies: Option<&Path>) -> Option<String> {
+    let entry = fs::read(request.work.join("whit_entry.py")).ok()?;
+    let shim: Vec<&str> = SHIM.iter().map(|(_, text)| *text).collect();
+    let mut line = format!(
+        "{} {} {}",
+        version("COMPONENTIZE_PY"),
+        blake3::hash(&entry),
+        blake3::hash(shim.concat().as_bytes())
+    );
+    for folder in [Some(folder), Some(request.root.as_path()), dependencies].into_iter().flatten() {
+        line.push(' ');
+        line.push_str(&fingerprint(folder).ok()?.to_hex());
+    }
+    Some(line)
 }
 
 fn entry(names: &FileNames) -> Option<&str> {
@@ -130,13 +171,9 @@ fn write_entry(
 /// has changed.
 fn install_dependencies(
     request: &BuildRequest,
-    folder: &Path,
     output: &mut dyn FnMut(&str),
 ) -> Result<Option<PathBuf>, BuildError> {
-    let list = folder.join("requirements.txt");
-    if !list.is_file() {
-        return Ok(None);
-    }
+    let Some(list) = tools::nearest(request, "requirements.txt") else { return Ok(None) };
     let wanted = fs::read(&list).map_err(BuildError::file("read", &list))?;
     let target = request.work.join("dependencies");
     let installed = request.work.join("dependencies.txt");

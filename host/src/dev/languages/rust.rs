@@ -64,7 +64,13 @@ pub(super) fn build(
     request: &BuildRequest,
     output: &mut dyn FnMut(&str),
 ) -> Result<(), BuildError> {
-    let folder = &request.source;
+    let generated;
+    let folder = if request.source.is_file() {
+        generated = package_of_file(request)?;
+        &generated
+    } else {
+        &request.source
+    };
     let guest = Guest::of(folder, &request.toolchains)?;
     let mut command = cargo(&request.toolchains, guest.target, folder);
     command
@@ -96,6 +102,58 @@ pub(super) fn build(
     };
     fs::copy(&module, &request.component).map_err(BuildError::file("copy", &module))?;
     Ok(())
+}
+
+/// A package around a source that is one file, with the dependencies of the
+/// nearest Cargo.toml.
+fn package_of_file(request: &BuildRequest) -> Result<PathBuf, BuildError> {
+    let text =
+        fs::read_to_string(&request.source).map_err(BuildError::file("read", &request.source))?;
+    let mut manifest = toml::Table::new();
+    let mut dependencies = toml::Table::new();
+    if let Some(path) = tools::nearest(request, "Cargo.toml") {
+        let text = fs::read_to_string(&path).map_err(BuildError::file("read", &path))?;
+        let own: toml::Table =
+            text.parse().map_err(|error| BuildError::source(&path, format!("{error}")))?;
+        if let Some(toml::Value::Table(own)) = own.get("dependencies") {
+            dependencies.clone_from(own);
+        }
+        // Paths are relative to where they were written.
+        let folder = path.parent().unwrap_or(Path::new("/"));
+        for dependency in dependencies.iter_mut().filter_map(|(_, value)| value.as_table_mut()) {
+            if let Some(toml::Value::String(path)) = dependency.get_mut("path") {
+                *path = folder.join(&*path).to_string_lossy().into_owned();
+            }
+        }
+    }
+    let table = |pairs: &[(&str, toml::Value)]| {
+        let pairs = pairs.iter().map(|(key, value)| ((*key).to_owned(), value.clone()));
+        toml::Value::Table(pairs.collect())
+    };
+    let (name, version) = ("function".into(), "0.0.0".into());
+    let package = [("name", name), ("version", version), ("edition", "2024".into())];
+    manifest.insert("package".into(), table(&package));
+    manifest.insert("dependencies".into(), toml::Value::Table(dependencies));
+    manifest.insert("workspace".into(), toml::Value::Table(toml::Table::new()));
+    let release = [
+        ("opt-level", "s".into()),
+        ("lto", true.into()),
+        ("codegen-units", 1.into()),
+        ("strip", true.into()),
+    ];
+    manifest.insert("profile".into(), table(&[("release", table(&release))]));
+    let path: toml::Value = request.source.to_string_lossy().into_owned().into();
+    // The attribute of our SDK makes a library of a file; anything else has a `main`.
+    if text.contains("fn main(") {
+        let program = table(&[("name", "function".into()), ("path", path)]);
+        manifest.insert("bin".into(), toml::Value::Array(vec![program]));
+    } else {
+        let kind = toml::Value::Array(vec!["cdylib".into()]);
+        manifest.insert("lib".into(), table(&[("path", path), ("crate-type", kind)]));
+    }
+    let folder = request.work.join("package");
+    tools::write_if_changed(&folder.join("Cargo.toml"), manifest.to_string().as_bytes())?;
+    Ok(folder)
 }
 
 /// One artifact message of cargo; messages of other kinds have no filenames.

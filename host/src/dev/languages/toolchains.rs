@@ -77,11 +77,7 @@ pub struct MissingTool {
 
 impl MissingTool {
     pub(super) fn new(tool: impl Into<String>, why: &'static str, language: Language) -> Self {
-        MissingTool {
-            tool: tool.into(),
-            why,
-            fix: format!("guest-sdk/toolchains/install {language}"),
-        }
+        MissingTool { tool: tool.into(), why, fix: format!("whit doctor --install {language}") }
     }
 }
 

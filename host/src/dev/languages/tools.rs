@@ -54,6 +54,14 @@ pub(super) fn folder(source: &Path) -> &Path {
     }
 }
 
+/// The nearest file of this name in the source's folder or above it, up to the
+/// request's root.
+pub(super) fn nearest(request: &BuildRequest, name: &str) -> Option<PathBuf> {
+    let folders = folder(&request.source).ancestors();
+    let inside = folders.take_while(|folder| folder.starts_with(&request.root));
+    inside.map(|folder| folder.join(name)).find(|path| path.is_file())
+}
+
 /// Makes the folders of a request and its paths absolute, because tools run
 /// elsewhere. A component of an earlier build is removed: what is there
 /// afterwards is from this one.
@@ -70,7 +78,9 @@ pub(super) fn prepare(request: &BuildRequest) -> Result<BuildRequest, BuildError
     }
     Ok(BuildRequest {
         language: request.language,
+        engine: request.engine,
         source: absolute(&request.source)?,
+        root: absolute(&request.root)?,
         work: absolute(&request.work)?,
         component: absolute(&request.component)?,
         toolchains: request.toolchains.clone(),
@@ -151,4 +161,14 @@ pub(super) const WIT_0_2: [Embedded; 7] = [
     ("deps/io.wit", include_str!("../../../../guest-sdk/wit/p2/deps/io.wit")),
     ("deps/random.wit", include_str!("../../../../guest-sdk/wit/p2/deps/random.wit")),
     ("deps/sockets.wit", include_str!("../../../../guest-sdk/wit/p2/deps/sockets.wit")),
+];
+
+/// The WIT of `wasi:http@0.3.0` with all it depends on.
+pub(super) const WIT_0_3: [Embedded; 6] = [
+    ("http.wit", include_str!("../../../../guest-sdk/wit/p3/http.wit")),
+    ("deps/cli.wit", include_str!("../../../../guest-sdk/wit/p3/deps/cli.wit")),
+    ("deps/clocks.wit", include_str!("../../../../guest-sdk/wit/p3/deps/clocks.wit")),
+    ("deps/filesystem.wit", include_str!("../../../../guest-sdk/wit/p3/deps/filesystem.wit")),
+    ("deps/random.wit", include_str!("../../../../guest-sdk/wit/p3/deps/random.wit")),
+    ("deps/sockets.wit", include_str!("../../../../guest-sdk/wit/p3/deps/sockets.wit")),
 ];

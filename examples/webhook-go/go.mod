@@ -1,0 +1,3 @@
+module webhook-go
+
+go 1.22

@@ -1,0 +1,162 @@
+// The web platform for QuickJS, compared with that of Node.js.
+
+import assert from "node:assert/strict";
+import { test } from "node:test";
+
+import { AbortController } from "../web/events.js";
+import { format } from "../web/format.js";
+import * as http from "../web/http.js";
+import { ReadableStream } from "../web/streams.js";
+import * as text from "../web/text.js";
+import * as url from "../web/url.js";
+
+test("text is encoded and decoded as Node.js does it", () => {
+  for (const sample of ["", "plain", "é ü ñ", "日本語", "👩‍👩‍👧 🎉", "\ud800 alone", "\ufeffmark"]) {
+    assert.deepEqual(new text.TextEncoder().encode(sample), new TextEncoder().encode(sample), sample);
+  }
+  const samples = [
+    [0x41, 0xc3, 0xa9], [0xff, 0x41], [0xc3], [0xe2, 0x82], [0xed, 0xa0, 0x80], [0xf0, 0x9f, 0x8e, 0x89],
+    [0xc0, 0x80], [0xf5, 0x80], [0xef, 0xbb, 0xbf, 0x41], [0xe2, 0x28, 0xa1], [0xf0, 0x80, 0x80, 0x80],
+  ];
+  for (const bytes of samples) {
+    const given = new Uint8Array(bytes);
+    assert.equal(new text.TextDecoder().decode(given), new TextDecoder().decode(given), String(bytes));
+  }
+  assert.throws(() => new text.TextDecoder("utf-8", { fatal: true }).decode(new Uint8Array([0xff])), TypeError);
+  assert.throws(() => new text.TextDecoder("latin1"), RangeError);
+});
+
+test("text that is cut anywhere is put together again", () => {
+  const bytes = new TextEncoder().encode("a é 日 🎉 z");
+  for (let cut = 0; cut <= bytes.length; cut++) {
+    const decoder = new text.TextDecoder();
+    const whole = decoder.decode(bytes.slice(0, cut), { stream: true }) + decoder.decode(bytes.slice(cut));
+    assert.equal(whole, "a é 日 🎉 z");
+  }
+});
+
+test("URLs are those of Node.js", () => {
+  const parts = ["href", "origin", "protocol", "username", "password", "host", "hostname", "port", "pathname", "search", "hash"];
+  const cases = [
+    ["http://example.com"], ["https://User:pa ss@EXAMPLE.com:443/a/../b/./c?x=1 2#f g"], ["http://a:8080/%41/é?é=ü"],
+    ["/x?y", "http://h/a/b/c?q"], ["../d", "http://h/a/b/c"], ["?n", "http://h/a?q#f"], ["#n", "http://h/a?q#f"],
+    ["//other/p", "https://h/"], ["", "http://h/a?q"], ["d/e", "http://h:81/a/b"], ["http://[::1]:80/"],
+    ["mailto:a@b.c"], ["http:\\\\h\\p"], ["http://h/a%2e%2E/b"], ["http://h?"], ["http://h#"], ["http://h/;a=b,c"],
+  ];
+  for (const given of cases) {
+    const [ours, theirs] = [new url.URL(...given), new URL(...given)];
+    for (const part of parts) assert.equal(ours[part], theirs[part], `${part} of ${given}`);
+  }
+  for (const bad of ["", "nothing", "http://", "http://a b/", "http://h:99999/", "http://h:x/", "/relative"]) {
+    assert.throws(() => new url.URL(bad), TypeError, bad);
+    assert.equal(url.URL.canParse(bad), false);
+  }
+  const changed = new url.URL("http://h/a?x=1");
+  changed.searchParams.append("y", "2 3");
+  changed.pathname = "/b c";
+  changed.port = "81";
+  changed.hash = "end";
+  assert.equal(changed.href, "http://h:81/b%20c?x=1&y=2+3#end");
+  changed.search = "?z=1";
+  assert.equal(changed.searchParams.get("z"), "1");
+});
+
+test("search parameters are those of Node.js", () => {
+  for (const init of ["a=1&b=2&a=3", "?x=%20+y&%zz=1&=e&k", { a: "1", b: "ü" }, [["a", "1"], ["a", "2"]]]) {
+    const [ours, theirs] = [new url.URLSearchParams(init), new URLSearchParams(init)];
+    assert.equal(ours.toString(), theirs.toString());
+    assert.deepEqual([...ours], [...theirs]);
+    for (const params of [ours, theirs]) {
+      params.set("a", "9");
+      params.append("c", "*-._~!'()");
+      params.delete("b");
+      params.sort();
+    }
+    assert.equal(ours.toString(), theirs.toString());
+    assert.deepEqual(ours.getAll("a"), theirs.getAll("a"));
+    assert.equal(ours.has("none"), false);
+    assert.equal(ours.get("none"), null);
+  }
+});
+
+test("headers", () => {
+  const headers = new http.Headers({ "X-B": " 2 ", "x-a": "1" });
+  headers.append("X-A", "3");
+  headers.append("Set-Cookie", "a=1");
+  headers.append("Set-Cookie", "b=2");
+  assert.deepEqual([...headers], [["set-cookie", "a=1"], ["set-cookie", "b=2"], ["x-a", "1, 3"], ["x-b", "2"]]);
+  assert.deepEqual(headers.getSetCookie(), ["a=1", "b=2"]);
+  assert.equal(headers.get("none"), null);
+  headers.delete("x-a");
+  assert.equal(headers.has("X-A"), false);
+  assert.throws(() => headers.set("bad name", "1"), TypeError);
+  assert.throws(() => headers.set("a", "1\r\nb: 2"), TypeError);
+  assert.deepEqual([...new http.Headers(headers)], [...headers]);
+});
+
+test("requests and responses", async () => {
+  const request = new http.Request("http://h/a?b", { method: "post", body: '{"a":1}', headers: { "x-a": "1" } });
+  assert.deepEqual([request.method, request.url, request.headers.get("content-type")], ["POST", "http://h/a?b", "text/plain;charset=UTF-8"]);
+  assert.deepEqual(await request.clone().json(), { a: 1 });
+  assert.deepEqual(await request.json(), { a: 1 });
+  await assert.rejects(request.text(), TypeError);
+  const other = new http.Request(new http.Request("http://h/", { method: "PUT", body: "kept" }), { headers: { b: "2" } });
+  assert.deepEqual([other.method, await other.text()], ["PUT", "kept"]);
+  assert.throws(() => new http.Request("http://h/", { body: "x" }), TypeError);
+
+  const json = http.Response.json({ a: [1] }, { status: 201 });
+  assert.deepEqual([json.status, json.ok, json.headers.get("content-type"), await json.text()], [201, true, "application/json", '{"a":[1]}']);
+  assert.equal(http.Response.redirect("http://h/x").headers.get("location"), "http://h/x");
+  assert.throws(() => new http.Response("x", { status: 204 }), TypeError);
+  assert.throws(() => new http.Response("", { status: 99 }), RangeError);
+  const form = new http.Response(new url.URLSearchParams({ a: "b c" }));
+  assert.equal(form.headers.get("content-type"), "application/x-www-form-urlencoded;charset=UTF-8");
+  assert.equal((await form.formData()).get("a"), "b c");
+  assert.deepEqual(new Uint8Array(await new http.Response(new Uint8Array([1, 2])).arrayBuffer()), new Uint8Array([1, 2]));
+});
+
+test("bodies stream", async () => {
+  let pulled = 0;
+  const stream = new ReadableStream({
+    pull(controller) {
+      pulled += 1;
+      if (pulled > 3) controller.close();
+      else controller.enqueue(new TextEncoder().encode(`${pulled} `));
+    },
+  });
+  assert.equal(await new http.Response(stream).text(), "1 2 3 ");
+  const slow = new ReadableStream({
+    async start(controller) {
+      await new Promise((resolve) => setTimeout(resolve, 1));
+      controller.enqueue("late");
+      controller.close();
+    },
+  });
+  assert.equal(await new http.Response(slow).text(), "late");
+  const broken = new ReadableStream({ pull: () => { throw new Error("mine"); } });
+  await assert.rejects(new http.Response(broken).text(), /mine/);
+  let cancelled = false;
+  const left = new ReadableStream({ pull: (c) => c.enqueue("x"), cancel: () => { cancelled = true; } });
+  for await (const _ of left) break;
+  assert.equal(cancelled, true);
+  assert.equal(await new http.Response((async function* () { yield "a"; yield "b"; })()).text(), "ab");
+});
+
+test("an abort is heard once", () => {
+  const controller = new AbortController();
+  let heard = 0;
+  controller.signal.addEventListener("abort", () => heard++, { once: true });
+  controller.abort();
+  controller.abort();
+  assert.equal(heard, 1);
+  assert.throws(() => controller.signal.throwIfAborted(), /aborted/);
+});
+
+test("values are logged so that they can be read", () => {
+  const circular = { a: 1 };
+  circular.self = circular;
+  assert.equal(format(["text", 1, { a: "b", c: [1, 2n] }]), 'text 1 { a: "b", c: [1, 2n] }');
+  assert.equal(format([circular]), "{ a: 1, self: [circular] }");
+  assert.equal(format([new Map([["k", 1]])]), 'Map { ["k", 1] }');
+  assert.match(format([new Error("mine")]), /^Error: mine\n/);
+});

