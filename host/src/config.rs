@@ -20,7 +20,13 @@ const SETTINGS: &[(&str, &str, &str)] = &[
     ("admin_listen", "127.0.0.1:8081", "address of the admin API"),
     ("data_dir", "", "folder for everything that must survive"),
     ("instances_max", "1000", "guests that run at the same time"),
+    ("tls_cert", "", "certificate of the data plane, in PEM; with it, HTTPS alone is spoken"),
+    ("tls_key", "", "private key of the certificate, in PEM"),
     ("connections_max", "10000", "client connections at the same time"),
+    ("head_time_max", "10s", "time for TLS, and for the head of a request to arrive"),
+    ("idle_time_max", "60s", "time that a connection may be open without a request"),
+    ("body_stall_max", "15s", "longest silence of a client whose body is waited for"),
+    ("response_stall_max", "30s", "longest time in which a client takes nothing of a response"),
     ("component_max", "100MiB", "largest upload"),
     ("memory_max", "4GiB", "most memory that a function's spec may ask for"),
     (
@@ -51,6 +57,15 @@ pub struct Flags {
     pub settings: BTreeMap<&'static str, String>,
 }
 
+/// Where a certificate and its private key are, in PEM.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// The certificate, and those that lead from it to its root.
+    pub certificate: PathBuf,
+    /// The private key.
+    pub key: PathBuf,
+}
+
 /// A checked configuration.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -62,8 +77,18 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// Size of the pools.
     pub pool: PoolBounds,
+    /// Certificate and key of the data plane. None: plain HTTP.
+    pub tls: Option<TlsFiles>,
     /// Client connections at the same time.
     pub connections_max: usize,
+    /// Time for TLS, and for the head of a request to arrive.
+    pub head_time_max: Duration,
+    /// Time that a connection may be open without a request.
+    pub idle_time_max: Duration,
+    /// Longest silence of a client whose body is waited for.
+    pub body_stall_max: Duration,
+    /// Longest time in which a client takes nothing of a response.
+    pub response_stall_max: Duration,
     /// Largest upload, in bytes.
     pub component_bytes_max: u64,
     /// Components in memory.
@@ -171,7 +196,12 @@ impl Config {
                 guest_memory_bytes_max: reader.guest_memory(),
                 fine_clocks: reader.parsed("fine_clocks").unwrap_or(false),
             },
+            tls: reader.tls(),
             connections_max: reader.number("connections_max", 1..=1_000_000) as usize,
+            head_time_max: reader.time("head_time_max"),
+            idle_time_max: reader.time("idle_time_max"),
+            body_stall_max: reader.time("body_stall_max"),
+            response_stall_max: reader.time("response_stall_max"),
             component_bytes_max: reader.size("component_max"),
             loaded_max: reader.number("loaded_max", 1..=10_000) as usize,
             compile: CompileBounds {
@@ -283,6 +313,20 @@ impl Reader {
         number
     }
 
+    fn tls(&mut self) -> Option<TlsFiles> {
+        let [certificate, key] = ["tls_cert", "tls_key"].map(|name| self.text(name));
+        match (certificate.is_empty(), key.is_empty()) {
+            (true, true) => None,
+            (false, false) => Some(TlsFiles { certificate: certificate.into(), key: key.into() }),
+            (one_is_missing, _) => {
+                let (missing, given) =
+                    if one_is_missing { ("tls_cert", "tls_key") } else { ("tls_key", "tls_cert") };
+                self.problems.push(format!("{given} is set and {missing} is not: TLS needs both"));
+                None
+            }
+        }
+    }
+
     /// A host that gives its guests more memory than the machine has is ended by
     /// the kernel, with all of them.
     fn guest_memory(&mut self) -> u64 {
@@ -339,9 +383,16 @@ mod tests {
 
     #[test]
     fn all_problems_are_told_at_once() {
-        let file = "lisen = 'x'\ninstances_max = 0\ndrain_time_max = '5 parsecs'";
+        let file =
+            "lisen = 'x'\ninstances_max = 0\ndrain_time_max = '5 parsecs'\ntls_key = 'key.pem'";
         let error = Config::resolve(file, |_| None, &Flags::default()).unwrap_err().to_string();
-        for part in ["3 problem(s)", "\"listen\"", "from 1 to 10000", "5 parsecs"] {
+        for part in [
+            "4 problem(s)",
+            "\"listen\"",
+            "from 1 to 10000",
+            "5 parsecs",
+            "tls_key is set and tls_cert is not",
+        ] {
             assert!(error.contains(part), "{part}: {error}");
         }
     }

@@ -13,12 +13,14 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::admin::{self, AdminState, AdminToken};
-use crate::capabilities::http::HostEgress;
+use crate::capabilities::http::{HopKey, HostEgress, OwnListeners};
 use crate::config::Config;
 use crate::engine::Engines;
 use crate::engine::artifact::Artifacts;
 use crate::engine::compile::{CompileFolders, Compiler};
 use crate::engine::loader::Loader;
+use crate::ingress::connection::{ConnectionOptions, Patience};
+use crate::ingress::tls::{Tls, TlsError};
 use crate::ingress::{DataPlane, accept};
 use crate::invoke::Invoker;
 use crate::registry::Registry;
@@ -66,6 +68,9 @@ pub enum StartError {
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// There is no TLS.
+    #[error("TLS can not be set up")]
+    Tls(#[from] TlsError),
     /// The engine can not be made.
     #[error("the engine can not be made: {0}")]
     Engine(String),
@@ -89,16 +94,22 @@ pub async fn run(
     ready: impl FnOnce(&Addresses),
     stop: impl Future<Output = ()>,
 ) -> Result<(), StartError> {
+    let tls = config.tls.clone().map(Tls::open).transpose()?.map(Arc::new);
     let data_listener = listen("the data plane", config.listen)?;
     let admin_listener = listen("the admin API", config.admin_listen)?;
+    let scheme = if tls.is_some() { "https" } else { "http" };
     let addresses = Addresses {
-        data: format!("http://{}", data_listener.local_addr()?),
+        data: format!("{scheme}://{}", data_listener.local_addr()?),
         admin: format!("http://{}", admin_listener.local_addr()?),
         pid: std::process::id(),
     };
-    let listeners = vec![data_listener.local_addr()?, admin_listener.local_addr()?];
-    let egress = HostEgress::new(config.private_egress, listeners);
-    let host = Host::open(&config, egress).await?;
+    let own = OwnListeners {
+        data: vec![data_listener.local_addr()?],
+        admin: vec![admin_listener.local_addr()?],
+    };
+    let hops = Arc::new(HopKey::random().map_err(io::Error::from)?);
+    let egress = HostEgress::new(config.private_egress, own, Arc::clone(&hops));
+    let host = Host::open(&config, egress, hops).await?;
     write_host_file(&config.data_dir, &addresses)?;
 
     let is_ready = Arc::new(AtomicBool::new(true));
@@ -114,8 +125,8 @@ pub async fn run(
     };
     let (stopping, stopped) = watch::channel(false);
     let tasks = host.plane.invoker.tasks().clone();
-    let data =
-        tokio::spawn(accept::serve(data_listener, host.plane, config.connections_max, stopped));
+    let options = connection_options(&config, tls);
+    let data = tokio::spawn(accept::serve(data_listener, host.plane, options, stopped));
     let admin_router = admin::router(admin_state);
     let admin_closed = closing.clone().cancelled_owned();
     let admin = tokio::spawn(
@@ -150,7 +161,11 @@ struct Host {
 }
 
 impl Host {
-    async fn open(config: &Config, egress: Arc<HostEgress>) -> Result<Self, StartError> {
+    async fn open(
+        config: &Config,
+        egress: Arc<HostEgress>,
+        hops: Arc<HopKey>,
+    ) -> Result<Self, StartError> {
         let data = |source: Box<dyn std::error::Error + Send + Sync>| StartError::Data {
             folder: config.data_dir.display().to_string(),
             source,
@@ -201,7 +216,13 @@ impl Host {
         telemetry.logs.retain(&functions).map_err(|error| data(Box::new(error)))?;
         let gauge_engines = engines.clone();
         let invoker = Invoker::new(engines, loader, Arc::clone(&telemetry), config.pool.instances);
-        let plane = Arc::new(DataPlane { router, invoker, telemetry: Arc::clone(&telemetry) });
+        let plane = Arc::new(DataPlane {
+            router,
+            invoker,
+            telemetry: Arc::clone(&telemetry),
+            hops,
+            body_stall_max: config.body_stall_max,
+        });
         let (gauge_plane, gauge_registry) = (Arc::downgrade(&plane), Arc::downgrade(&registry));
         telemetry.metrics.read_gauges_with(move || Gauges {
             invocations_running: gauge_plane
@@ -215,6 +236,16 @@ impl Host {
         });
         Ok(Self { token, storage, telemetry, registry, plane })
     }
+}
+
+fn connection_options(config: &Config, tls: Option<Arc<Tls>>) -> ConnectionOptions {
+    let patience = Patience {
+        head: config.head_time_max,
+        idle: config.idle_time_max,
+        response: config.response_stall_max,
+    };
+    let connections_max = accept::connections_possible(config.connections_max);
+    ConnectionOptions { connections_max, patience, tls }
 }
 
 fn listen(what: &'static str, address: SocketAddr) -> Result<TcpListener, StartError> {

@@ -2,6 +2,7 @@
 //! of clients that leave. These tests measure, so they run one after the other,
 //! in a binary of their own that cargo runs after the others.
 
+mod bombs;
 mod leaks;
 mod noisy;
 

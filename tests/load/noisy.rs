@@ -67,7 +67,7 @@ fn deploy(host: &Host, name: &str, component: &[u8], spec: &Value) {
 fn guests_that_compute() {
     let _alone = alone();
     let host = host().set("instances_max", 128).start();
-    let spec = json!({ "cpu": "300ms", "timeout": "60s" });
+    let spec = json!({ "cpu": "100ms", "timeout": "60s" });
     deploy(&host, "spin", &guests::wat("spin"), &spec);
     quiet_and_noisy(&host, ("/hello/", "hello"), &["/spin/"]);
 }
@@ -77,7 +77,7 @@ fn guests_that_compute_in_short_pieces() {
     let _alone = alone();
     let host = host().set("instances_max", 128).start();
     // Less than a tick, and then as if nothing had been; and always a new call.
-    let spec = json!({ "cpu": "1s", "timeout": "60s" });
+    let spec = json!({ "cpu": "100ms", "timeout": "60s" });
     deploy(&host, "polite", &guests::wat("polite-starver"), &spec);
     deploy(&host, "short", &guests::wat("short-burst"), &spec);
     quiet_and_noisy(&host, ("/hello/", "hello"), &["/polite/", "/short/"]);
@@ -87,7 +87,7 @@ fn guests_that_compute_in_short_pieces() {
 fn guests_that_fill_their_memory() {
     let _alone = alone();
     let host = host().set("instances_max", 128).start();
-    let spec = json!({ "cpu": "300ms", "timeout": "60s", "concurrency": 16 });
+    let spec = json!({ "cpu": "100ms", "timeout": "60s", "concurrency": 16 });
     deploy(&host, "fill", &guests::wat("memory-fill"), &spec);
     quiet_and_noisy(&host, ("/hello/", "hello"), &["/fill/"]);
 }
@@ -96,7 +96,7 @@ fn guests_that_fill_their_memory() {
 fn guests_that_write_and_wait() {
     let _alone = alone();
     let host = host().set("instances_max", 128).start();
-    let spec = json!({ "cpu": "300ms", "timeout": "60s", "response_body": "1MiB" });
+    let spec = json!({ "cpu": "100ms", "timeout": "60s", "response_body": "1MiB" });
     deploy(&host, "log", &guests::wat("flood-stderr"), &spec);
     deploy(&host, "out", &guests::wat("flood-stdout"), &spec);
     deploy(&host, "http", guests::http_02(), &spec);
@@ -109,7 +109,7 @@ fn guests_that_write_and_wait() {
 fn a_busy_victim_has_its_share_too() {
     let _alone = alone();
     let host = host().set("instances_max", 128).start();
-    let spec = json!({ "cpu": "300ms", "timeout": "60s" });
+    let spec = json!({ "cpu": "100ms", "timeout": "60s" });
     deploy(&host, "spin", &guests::wat("spin"), &spec);
     // 5 ms of work each time: a quarter of a processor, which needs turns, too.
     host.admin().deploy("busy", &guests::wat("short-burst"));

@@ -1,14 +1,15 @@
 //! A host in a process of its own, with its own data folder and its own ports.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, prlimit};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -26,6 +27,7 @@ pub struct HostBuilder {
     binary: PathBuf,
     data: Arc<DataFolder>,
     settings: BTreeMap<String, String>,
+    descriptors: Option<u64>,
     expected: Vec<String>,
     allowed: Vec<String>,
 }
@@ -47,6 +49,7 @@ impl HostBuilder {
             binary: binary.into(),
             data: Arc::new(data),
             settings: settings.into(),
+            descriptors: None,
             expected: Vec::new(),
             allowed: Vec::new(),
         }
@@ -56,6 +59,13 @@ impl HostBuilder {
     #[must_use]
     pub fn set(mut self, name: &str, value: impl ToString) -> Self {
         self.settings.insert(name.to_owned(), value.to_string());
+        self
+    }
+
+    /// Gives it so many open files, and no more.
+    #[must_use]
+    pub fn descriptors(mut self, descriptors: u64) -> Self {
+        self.descriptors = Some(descriptors);
         self
     }
 
@@ -79,7 +89,15 @@ impl HostBuilder {
     #[must_use]
     #[track_caller]
     pub fn start(self) -> Host {
-        let mut command = Command::new(&self.binary);
+        let mut command = match self.descriptors {
+            None => Command::new(&self.binary),
+            Some(descriptors) => {
+                let mut shell = Command::new("sh");
+                let script = format!("ulimit -n {descriptors} && exec \"$0\" \"$@\"");
+                shell.args(["-c", &script]).arg(&self.binary);
+                shell
+            }
+        };
         command
             .args(["serve", "--listen", "127.0.0.1:0"])
             .args(["--admin-listen", "127.0.0.1:0", "--ready-json"])
@@ -151,7 +169,7 @@ impl Host {
         let ready: Value = serde_json::from_str(line).expect("the ready line is JSON");
         let address = |name: &str| {
             let url = ready[name].as_str();
-            let address = url.and_then(|url| url.strip_prefix("http://"));
+            let address = url.and_then(|url| url.split_once("://").map(|(_, address)| address));
             address.unwrap_or_else(|| panic!("no {name} URL in {line}")).to_owned()
         };
         (self.data, self.admin) = (address("data"), address("admin"));
@@ -223,6 +241,35 @@ impl Host {
         let kilobytes =
             line.and_then(|line| line.trim_matches([':', ' ', '\t', 'k', 'B']).parse().ok());
         kilobytes.map_or_else(|| panic!("no {field} in {status}"), |kb: u64| kb << 10)
+    }
+
+    /// The processor time that the process has used.
+    #[must_use]
+    pub fn cpu_time(&self) -> Duration {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid()));
+        let stat = stat.expect("the process's state");
+        // After the name, which may hold anything: utime and stime are 12th and 13th.
+        let fields = stat.rsplit(") ").next().unwrap_or_default().split(' ');
+        let ticks: u64 =
+            fields.skip(11).take(2).filter_map(|field| field.parse::<u64>().ok()).sum();
+        Duration::from_millis(ticks * 1000 / rustix::param::clock_ticks_per_second())
+    }
+
+    /// Sets how many files the process may have open from now on.
+    pub fn limit_descriptors(&self, current: u64) {
+        let pid = Some(Pid::from_child(&self.child));
+        let limit = Rlimit { current: Some(current), maximum: getrlimit(Resource::Nofile).maximum };
+        prlimit(pid, Resource::Nofile, limit).expect("limit the descriptors");
+    }
+
+    /// The number that the next file that the process opens will have.
+    #[must_use]
+    pub fn next_descriptor(&self) -> u64 {
+        let open = std::fs::read_dir(format!("/proc/{}/fd", self.pid()));
+        let open = open.expect("the process's descriptors").map_while(Result::ok);
+        let numbers = open.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+        let numbers: BTreeSet<u64> = numbers.collect();
+        (0..).find(|number| !numbers.contains(number)).unwrap_or(0)
     }
 
     /// The process's memory now, from where [`Self::growth_bytes`] counts.

@@ -11,6 +11,7 @@ pub mod health;
 pub mod host;
 pub mod hostile;
 pub mod http;
+pub mod http2;
 pub mod latency;
 pub mod wait;
 

@@ -26,6 +26,12 @@ pub(super) struct ServeArgs {
     /// Where the admin API answers [default: 127.0.0.1:8081]
     #[arg(long, value_name = "ADDR")]
     pub(super) admin_listen: Option<String>,
+    /// Certificate of the data plane, in PEM; with it and its key, HTTPS is spoken
+    #[arg(long, value_name = "FILE")]
+    pub(super) tls_cert: Option<PathBuf>,
+    /// Private key of the certificate, in PEM
+    #[arg(long, value_name = "FILE")]
+    pub(super) tls_key: Option<PathBuf>,
     /// Configuration file
     #[arg(long, value_name = "FILE")]
     pub(super) config: Option<PathBuf>,
@@ -52,7 +58,7 @@ pub(super) fn run(args: ServeArgs, global: &Global) -> anyhow::Result<ExitCode> 
         return Err(start_again_without_backtraces());
     }
     tracing_subscriber::fmt()
-        .with_env_filter(EnvFilter::try_new(config::log_filter()).context("read WHIT_LOG")?)
+        .with_env_filter(EnvFilter::try_new(log_filter()).context("read WHIT_LOG")?)
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())
         .init();
@@ -81,6 +87,12 @@ pub(super) fn run(args: ServeArgs, global: &Global) -> anyhow::Result<ExitCode> 
     served
 }
 
+/// What the log shows: of what these crates warn of, clients decide, and none of
+/// it is an operator's to mend. Whoever wants it can name them.
+fn log_filter() -> String {
+    format!("h2=error,hyper=error,rustls=error,{}", config::log_filter())
+}
+
 /// With `RUST_BACKTRACE` set, every error that is made and handled on the way
 /// of a request would capture a backtrace, which costs 7 % of the throughput.
 /// The variable is read once by the standard library and can not be changed
@@ -104,7 +116,10 @@ fn flags(args: &ServeArgs, global: &Global) -> Flags {
         .as_ref()
         .filter(|_| global.data_dir_is_flag)
         .map(|folder| folder.display().to_string());
+    let path = |file: &Option<PathBuf>| file.as_ref().map(|file| file.display().to_string());
     let given = [
+        ("tls_cert", path(&args.tls_cert)),
+        ("tls_key", path(&args.tls_key)),
         ("listen", args.listen.clone()),
         ("admin_listen", args.admin_listen.clone()),
         ("data_dir", data_dir),

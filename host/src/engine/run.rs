@@ -7,6 +7,8 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use bytes::Bytes;
+use http::Uri;
+use http::uri::Authority;
 use http_body::Body;
 use tokio::sync::{mpsc, oneshot};
 use wasmtime::component::Accessor;
@@ -104,6 +106,10 @@ pub struct Call<B> {
     pub log: Arc<GuestLog>,
     /// Where its outgoing requests may go.
     pub egress: Arc<Egress>,
+    /// Whether the request came over TLS.
+    pub secure: bool,
+    /// How many functions have called each other to get here.
+    pub hops: u8,
 }
 
 /// Runs a guest to its end. Dropping the future ends the guest at once and
@@ -116,7 +122,7 @@ pub async fn run<B>(engines: Engines, guest: Arc<Guest>, call: Call<B>) -> Resul
 where
     B: Body<Data = Bytes, Error = BodyError> + Send + 'static,
 {
-    let Call { protocol, environment, limits, meter, cpu, log, egress } = call;
+    let Call { protocol, environment, limits, meter, cpu, log, egress, secure, hops } = call;
     let limiter = StoreLimiter::new(
         Arc::clone(&meter),
         limits.memory_bytes_max,
@@ -124,18 +130,20 @@ where
     );
     let clocks = Clocks { fine: engines.fine_clocks() };
     let store = |track, engine, wasi, limiter, cpu| {
-        let hooks = HttpHooks::new(egress, Arc::clone(&log), track);
+        let hooks = HttpHooks::new(egress, Arc::clone(&log), track, hops);
         new_store(engine, wasi, hooks, limiter, cpu)
     };
     let ended = match (&*guest, protocol) {
         (Guest::Http02(pre), Protocol::Http { request, reply }) => {
             let wasi = wasi::http_context(&environment, &log, clocks);
             let store = store(Track::Sequential, pre.engine(), wasi, limiter, cpu);
-            run_http_02(store, pre, request, reply, &meter).await
+            let scheme = if secure { Scheme::Https } else { Scheme::Http };
+            run_http_02(store, pre, request, scheme, reply, &meter).await
         }
         (Guest::Http03(pre), Protocol::Http { request, reply }) => {
             let wasi = wasi::http_context(&environment, &log, clocks);
             let store = store(Track::Concurrent, pre.engine(), wasi, limiter, cpu);
+            let request = absolute(request, secure);
             run_http_03(store, pre, request, reply, &meter).await
         }
         (guest, Protocol::Cgi { variables, stdin, stdout }) => {
@@ -172,6 +180,7 @@ async fn run_http_02<B>(
     mut store: Store<GuestState>,
     pre: &ProxyPre<GuestState>,
     request: http::Request<B>,
+    scheme: Scheme,
     reply: oneshot::Sender<Reply>,
     meter: &Meter,
 ) -> wasmtime::Result<()>
@@ -179,7 +188,7 @@ where
     B: Body<Data = Bytes, Error = BodyError> + Send + 'static,
 {
     let mut http = store.data_mut().http();
-    let request = http.new_incoming_request(Scheme::Http, request)?;
+    let request = http.new_incoming_request(scheme, request)?;
     let answer = http.new_response_outparam_from_callback(move |answer| {
         // The receiver is gone if the client is.
         let _ = reply.send(match answer {
@@ -189,6 +198,22 @@ where
     })?;
     let proxy = timed(meter, pre.instantiate_async(&mut store)).await?;
     proxy.wasi_http_incoming_handler().call_handle(&mut store, request, answer).await
+}
+
+/// As WASI 0.3 has it, where a request's scheme and host are in its URL alone.
+fn absolute<B>(mut request: http::Request<B>, secure: bool) -> http::Request<B> {
+    let host = request.headers().get(http::header::HOST);
+    let authority = host.and_then(|host| Authority::try_from(host.as_bytes()).ok());
+    let mut parts = std::mem::take(request.uri_mut()).into_parts();
+    // Both or none: a URL with one of them is none.
+    if authority.is_some() {
+        parts.scheme =
+            Some(if secure { http::uri::Scheme::HTTPS } else { http::uri::Scheme::HTTP });
+        parts.authority = authority;
+    }
+    // Not reached: a path that was one stays one.
+    *request.uri_mut() = Uri::from_parts(parts).unwrap_or_default();
+    request
 }
 
 async fn run_http_03<B>(

@@ -2,8 +2,10 @@
 
 use bytes::Bytes;
 use hyper::Response;
-use hyper::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use hyper::Version;
+use hyper::header::{CONNECTION, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 
+use super::request::Refusal;
 use crate::http_error::{PROBLEM_JSON, Problem};
 use crate::invoke::record::Record;
 use crate::invoke::response::ResponseBody;
@@ -40,20 +42,42 @@ pub fn answer(answer: Answer, server_timing: bool) -> Response<ResponseBody> {
     response
 }
 
+/// Refuses a request for what its head says, and closes the connection: what
+/// comes next on it may not be what it seems.
+#[must_use]
+pub fn refusal(record: Record, version: Version, (status, why): Refusal) -> Response<ResponseBody> {
+    let id = record.id;
+    let mut problem = Problem::from_outcome(Outcome::BadRequest, Some(id));
+    problem.status = status.as_u16();
+    problem.title = status.canonical_reason().unwrap_or_default().into();
+    problem.detail = why.into();
+    let mut response = told(record, Outcome::BadRequest, Some(why.to_owned()), &problem);
+    // In HTTP/2 one stream says nothing about the others.
+    if version <= Version::HTTP_11 {
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
+}
+
 /// Ends a record with an outcome and tells the client as a problem document
 /// (RFC 9457). `error` is for the function's owner, except for bad requests,
 /// where it is the client's own doing.
 #[must_use]
-pub fn problem(
-    mut record: Record,
-    outcome: Outcome,
-    error: Option<String>,
-) -> Response<ResponseBody> {
-    let id = record.id;
-    let mut problem = Problem::from_outcome(outcome, Some(id));
+pub fn problem(record: Record, outcome: Outcome, error: Option<String>) -> Response<ResponseBody> {
+    let mut problem = Problem::from_outcome(outcome, Some(record.id));
     if let (Outcome::BadRequest, Some(why)) = (outcome, &error) {
         problem.detail = why.clone().into();
     }
+    told(record, outcome, error, &problem)
+}
+
+fn told(
+    mut record: Record,
+    outcome: Outcome,
+    error: Option<String>,
+    problem: &Problem,
+) -> Response<ResponseBody> {
+    let id = record.id;
     let (status, body) = (problem.status(), problem.to_json());
     record.answered(status.as_u16());
     record.sent(body.len() as u64);

@@ -18,7 +18,7 @@ use tokio::sync::mpsc;
 /// Most bytes of a response's head.
 const HEAD_BYTES_MAX: usize = 32 << 10;
 /// Most header fields of a response.
-const FIELDS_MAX: usize = 100;
+pub const FIELDS_MAX: usize = 100;
 
 /// Headers that describe this connection: never the guest's to see or to send.
 const CONNECTION_HEADERS: [&str; 7] = [
@@ -64,18 +64,24 @@ pub fn variables(
     prefix: &str,
     authority: &str,
     peer: SocketAddr,
+    secure: bool,
     body_bytes: Option<u64>,
 ) -> Vec<(String, String)> {
     let mut variables = Vec::with_capacity(16 + head.headers.len());
     let mut add = |name: &str, value: &str| variables.push((name.to_owned(), value.to_owned()));
     let (server_name, server_port) = match authority.rsplit_once(':') {
         Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => (name, port),
-        _ => (authority, "80"),
+        _ => (authority, if secure { "443" } else { "80" }),
     };
     let path = head.uri.path();
     add("GATEWAY_INTERFACE", "CGI/1.1");
     add("SERVER_SOFTWARE", concat!("whit/", env!("CARGO_PKG_VERSION")));
     add("SERVER_PROTOCOL", "HTTP/1.1");
+    add("REQUEST_SCHEME", if secure { "https" } else { "http" });
+    if secure {
+        // What programs ask for, though no standard has it.
+        add("HTTPS", "on");
+    }
     add("SERVER_NAME", server_name);
     add("SERVER_PORT", server_port);
     add("REQUEST_METHOD", head.method.as_str());
@@ -94,8 +100,10 @@ pub fn variables(
     }
     for name in head.headers.keys() {
         // `Proxy` would become HTTP_PROXY, which programs take for their own
-        // configuration (the "httpoxy" hole).
-        if matches!(name.as_str(), "host" | "content-type" | "content-length" | "proxy")
+        // configuration (the "httpoxy" hole). With '_' for '-' a client could
+        // name the variable of another header, one of ours too.
+        if name.as_str().contains('_')
+            || matches!(name.as_str(), "host" | "content-type" | "content-length" | "proxy")
             || CONNECTION_HEADERS.contains(&name.as_str())
         {
             continue;
@@ -345,12 +353,13 @@ mod tests {
             .header("x-two", "1")
             .header("x-two", "2")
             .header("proxy", "evil")
+            .header("x_forwarded_prefix", "/evil")
             .header("connection", "x-two")
             .body(())
             .unwrap();
         let (head, ()) = request.into_parts();
         let peer = "10.0.0.1:9".parse().unwrap();
-        let variables = variables(&head, "/fn", "host:81", peer, Some(3));
+        let variables = variables(&head, "/fn", "host:81", peer, false, Some(3));
         let get = |name: &str| {
             variables.iter().find(|(found, _)| found == name).map(|(_, value)| value.as_str())
         };
@@ -370,5 +379,7 @@ mod tests {
             assert_eq!(get(name), Some(value), "{name}");
         }
         assert_eq!(get("HTTP_PROXY"), None);
+        assert_eq!(get("HTTP_X_FORWARDED_PREFIX"), None);
+        assert_eq!((get("REQUEST_SCHEME"), get("HTTPS")), (Some("http"), None));
     }
 }

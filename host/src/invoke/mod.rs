@@ -23,6 +23,7 @@ use http_body::Body;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
+use crate::capabilities::http::HOPS_MAX;
 use crate::capabilities::log::{GuestLog, LogSource};
 use crate::engine::Engines;
 use crate::engine::limits::CpuClock;
@@ -57,6 +58,10 @@ pub struct Incoming<B> {
     pub prefix: Box<str>,
     /// Who sent it.
     pub peer: SocketAddr,
+    /// Whether it came over TLS.
+    pub secure: bool,
+    /// How many functions of this host have called each other to get here.
+    pub hops: u8,
 }
 
 /// Runs invocations.
@@ -126,6 +131,9 @@ impl Invoker {
         B: Body<Data = Bytes> + Send + Unpin + 'static,
     {
         record.routed(&target.function, target.revision);
+        if incoming.hops > HOPS_MAX {
+            return Err((record, (Outcome::Recursion, None)));
+        }
         let (head, source, driver) = match self.respond(target, incoming, &mut record).await {
             Ok(answer) => answer,
             Err(problem) => return Err((record, problem)),
@@ -176,14 +184,14 @@ impl Invoker {
         let log =
             Arc::new(GuestLog::new(source, telemetry, Arc::clone(&meter), limits.log_bytes_max));
         record.called(Arc::clone(&log));
-        let Incoming { request, authority, prefix, peer } = incoming;
+        let Incoming { request, authority, prefix, peer, secure, hops } = incoming;
         let (head, body) = request.into_parts();
         let mut body = RequestBody::new(body, Arc::clone(&meter), limits.request_body_bytes_max);
         if head.headers.contains_key(http::header::EXPECT) {
             body.welcome().await;
         }
         let request = Request::from_parts(head, body);
-        let incoming = Incoming { request, authority, prefix, peer };
+        let incoming = Incoming { request, authority, prefix, peer, secure, hops };
         let (protocol, answer) = protocol(target.kind, incoming, body_bytes);
         let call = Call {
             protocol,
@@ -193,6 +201,8 @@ impl Invoker {
             cpu: Arc::clone(&cpu),
             log,
             egress: Arc::clone(&target.egress),
+            secure,
+            hops,
         };
         let deadline = Instant::now() + Duration::from_millis(limits.timeout_ms);
         let guest = run::run(self.engines.clone(), guest, call);
@@ -247,7 +257,7 @@ fn protocol<B>(
     incoming: Incoming<B>,
     body_bytes: Option<u64>,
 ) -> (Protocol<B>, AwaitedAnswer) {
-    let Incoming { request, authority, prefix, peer } = incoming;
+    let Incoming { request, authority, prefix, peer, secure, hops: _ } = incoming;
     let bodyless = request.method() == Method::HEAD;
     match kind {
         GuestKind::Http02 | GuestKind::Http03 => {
@@ -257,7 +267,7 @@ fn protocol<B>(
         GuestKind::Cgi01 | GuestKind::Cgi02 | GuestKind::Cgi03 => {
             let (stdout, chunks) = mpsc::channel(CGI_CHUNKS);
             let (head, stdin) = request.into_parts();
-            let variables = cgi::variables(&head, &prefix, &authority, peer, body_bytes);
+            let variables = cgi::variables(&head, &prefix, &authority, peer, secure, body_bytes);
             let protocol = Protocol::Cgi { variables, stdin, stdout };
             (protocol, AwaitedAnswer::Cgi { chunks, bodyless })
         }
@@ -311,7 +321,7 @@ async fn wait_http(
         Reply::Response(response) => {
             let (head, body) = response.into_parts();
             let head = Head { status: head.status, headers: head.headers, bodyless };
-            Ok((check_status(head)?, Source::Http(body)))
+            Ok((check_head(head)?, Source::Http(body)))
         }
         Reply::Refused(code) => {
             Err((Outcome::NoResponse, Some(format!("the guest answered with an error: {code}"))))
@@ -319,8 +329,13 @@ async fn wait_http(
     }
 }
 
-/// 1xx are not final responses, and a 101 would hand over the connection.
-fn check_status(head: Head) -> Result<Head, Problem> {
+/// 1xx are not final responses, and a 101 would hand over the connection. Fields
+/// are bounded as they are in CGI; the bytes of all, where the guest makes them.
+fn check_head(head: Head) -> Result<Head, Problem> {
+    if head.headers.len() > cgi::FIELDS_MAX {
+        let error = format!("the response has over {} header fields", cgi::FIELDS_MAX);
+        return Err((Outcome::OutputLimit, Some(error)));
+    }
     if (200..600).contains(&head.status.as_u16()) {
         return Ok(head);
     }

@@ -23,7 +23,7 @@ pub(super) trait Transport: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Transport for T {}
 
-/// Connects to where a grant says, until `deadline`.
+/// Connects to where a grant says, until `deadline`; returns the address, too.
 ///
 /// # Errors
 /// What failed: the name, the addresses, the connection, TLS, or the time.
@@ -31,27 +31,27 @@ pub(super) async fn connect(
     egress: &Egress,
     grant: &Grant,
     deadline: Instant,
-) -> Result<Box<dyn Transport>, Error> {
+) -> Result<(Box<dyn Transport>, SocketAddr), Error> {
     let mut addresses = addresses(egress, grant, deadline).await?;
     if addresses.is_empty() {
         return Err(Error::DestinationNotFound);
     }
     addresses.retain(|address| egress.may_reach(grant, *address));
-    let stream = connect_tcp(&addresses, deadline).await?;
+    let (stream, address) = connect_tcp(&addresses, deadline).await?;
     // Without them only latency suffers, or the kernel: it goes on for many
     // minutes with what a closed connection has not sent yet.
     let _ = stream.set_nodelay(true);
     let unsent_ms = u32::try_from(egress.limits.request_time_max.as_millis()).unwrap_or(u32::MAX);
     let _ = rustix::net::sockopt::set_tcp_user_timeout(&stream, unsent_ms);
     if grant.destination.scheme == Scheme::Http {
-        return Ok(Box::new(stream));
+        return Ok((Box::new(stream), address));
     }
     let name = tls::server_name(&grant.destination.host)?;
     let config = timeout_at(deadline, tls::config(egress));
     let config = config.await.map_err(|_| Error::ConnectionTimeout)??;
     let handshake = TlsConnector::from(config).connect(name, stream);
     match timeout_at(deadline, handshake).await {
-        Ok(Ok(stream)) => Ok(Box::new(stream)),
+        Ok(Ok(stream)) => Ok((Box::new(stream), address)),
         Ok(Err(error)) => Err(tls::handshake_error(&error)),
         Err(_) => Err(Error::ConnectionTimeout),
     }
@@ -92,7 +92,10 @@ async fn look_up(egress: &Egress, name: &str, port: u16) -> Result<Vec<SocketAdd
 }
 
 /// Tries addresses one after the other, each for its share of the time.
-async fn connect_tcp(addresses: &[SocketAddr], deadline: Instant) -> Result<TcpStream, Error> {
+async fn connect_tcp(
+    addresses: &[SocketAddr],
+    deadline: Instant,
+) -> Result<(TcpStream, SocketAddr), Error> {
     // Stands if no address was left to try.
     let mut failure = Error::DestinationIpProhibited;
     let mut untried = u32::try_from(addresses.len()).unwrap_or(u32::MAX);
@@ -101,7 +104,7 @@ async fn connect_tcp(addresses: &[SocketAddr], deadline: Instant) -> Result<TcpS
         let share = left.checked_div(untried).unwrap_or(Duration::ZERO);
         untried -= 1;
         match timeout(share, TcpStream::connect(address)).await {
-            Ok(Ok(stream)) => return Ok(stream),
+            Ok(Ok(stream)) => return Ok((stream, *address)),
             Ok(Err(error)) => failure = connect_error(&error),
             Err(_) => failure = Error::ConnectionTimeout,
         }

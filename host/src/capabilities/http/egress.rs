@@ -11,6 +11,8 @@ use tokio::sync::{OnceCell, OwnedSemaphorePermit, Semaphore};
 use wasmtime_wasi_http::Error;
 
 use super::address::{self, Forbidden};
+use super::hops::HopKey;
+use super::pool::{HOST_IDLE_MAX, Pool};
 use super::tls;
 use crate::model::allow::{AllowHost, AllowedHosts, Host, HostError, Scheme, parse_port};
 
@@ -29,8 +31,11 @@ const HOST_LOOKUPS_MAX: usize = 64;
 pub struct EgressLimits {
     /// Requests of one invocation, refused ones included.
     pub requests_max: u32,
-    /// One request, from its start to the last byte of its response.
+    /// One request, from its start to the head of its response. The invocation's
+    /// own time bounds the rest.
     pub request_time_max: Duration,
+    /// Silence within the body of a response.
+    pub silence_time_max: Duration,
     /// Looking up a name: part of `connect_time_max`.
     pub lookup_time_max: Duration,
     /// Up to a connection that is ready for the request, TLS included.
@@ -44,6 +49,7 @@ impl Default for EgressLimits {
         Self {
             requests_max: 32,
             request_time_max: Duration::from_secs(10),
+            silence_time_max: Duration::from_secs(10),
             lookup_time_max: Duration::from_secs(2),
             connect_time_max: Duration::from_secs(5),
             response_bytes_max: 16 << 20,
@@ -51,29 +57,42 @@ impl Default for EgressLimits {
     }
 }
 
+/// Where this host listens itself: the real addresses.
+#[derive(Debug, Clone, Default)]
+pub struct OwnListeners {
+    /// The data plane's. Functions that call each other are as private as any
+    /// other service on this machine.
+    pub data: Vec<SocketAddr>,
+    /// The admin API's, which nothing reaches.
+    pub admin: Vec<SocketAddr>,
+}
+
 /// What holds for the outgoing requests of all functions of a host.
 #[derive(Debug)]
 pub struct HostEgress {
     /// Whether functions may reach private addresses that they name.
     private: bool,
-    /// Where this host listens itself.
-    listeners: Vec<SocketAddr>,
+    own: OwnListeners,
+    pub(super) hops: Arc<HopKey>,
     connections: Arc<Semaphore>,
     lookups: Arc<Semaphore>,
+    idle: Arc<Semaphore>,
     pub(super) roots: tls::Roots,
 }
 
 impl HostEgress {
     /// `private`: whether a function may reach a private address that its
-    /// `allow_hosts` names as an address, or as `localhost`. `listeners`: the
-    /// host's own real addresses, which nothing reaches.
+    /// `allow_hosts` names as an address, or as `localhost`. `hops` counts calls
+    /// of functions by functions.
     #[must_use]
-    pub fn new(private: bool, listeners: Vec<SocketAddr>) -> Arc<Self> {
+    pub fn new(private: bool, own: OwnListeners, hops: Arc<HopKey>) -> Arc<Self> {
         Arc::new(Self {
             private,
-            listeners,
+            own,
+            hops,
             connections: Arc::new(Semaphore::new(HOST_CONNECTIONS_MAX)),
             lookups: Arc::new(Semaphore::new(HOST_LOOKUPS_MAX)),
+            idle: Arc::new(Semaphore::new(HOST_IDLE_MAX)),
             roots: tls::Roots::default(),
         })
     }
@@ -87,6 +106,7 @@ pub struct Egress {
     pub(super) limits: EgressLimits,
     connections: Arc<Semaphore>,
     lookups: Arc<Semaphore>,
+    pub(super) pool: Arc<Pool>,
     /// Of its own, so that no function resumes another's TLS session.
     pub(super) tls: OnceCell<Arc<ClientConfig>>,
 }
@@ -110,7 +130,7 @@ impl Egress {
     #[must_use]
     pub fn nothing() -> Arc<Self> {
         static NOTHING: LazyLock<Arc<Egress>> = LazyLock::new(|| {
-            let host = HostEgress::new(false, Vec::new());
+            let host = HostEgress::new(false, OwnListeners::default(), Arc::new(HopKey::unused()));
             Arc::new(Egress::with_limits(&[], &host, EgressLimits::default()))
         });
         Arc::clone(&NOTHING)
@@ -136,6 +156,7 @@ impl Egress {
             limits,
             connections: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
             lookups: Arc::new(Semaphore::new(LOOKUPS_MAX)),
+            pool: Pool::new(Arc::clone(&host.idle)),
             tls: OnceCell::new(),
         }
     }
@@ -155,13 +176,14 @@ impl Egress {
     /// Whether a granted request may go to this address, which is one of its
     /// destination's.
     pub(super) fn may_reach(&self, grant: &Grant, address: SocketAddr) -> bool {
-        if address::is_own(address, &self.host.listeners, is_local) {
+        let own = &self.host.own;
+        if address::is_own(address, &own.admin, is_local) {
             return false;
         }
         match address::forbidden(address.ip()) {
-            None => true,
+            None if !address::is_own(address, &own.data, is_local) => true,
             Some(Forbidden::Always) => false,
-            Some(Forbidden::Private) => {
+            None | Some(Forbidden::Private) => {
                 // `localhost` is a name all the same, and names can lie.
                 let is_as_named = match &grant.destination.host {
                     Host::Address(named) => *named == address.ip(),

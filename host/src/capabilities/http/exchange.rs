@@ -3,26 +3,29 @@
 //! The connection runs in a task whose handle is in the waiting future first and
 //! in the response's body after that. Whoever drops them, the guest or the end
 //! of its invocation, closes the connection, however much is still to be sent.
+//! Only a connection whose response was read to its end is kept, for the next
+//! request of the same function.
 
 use std::error::Error as _;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderName, Request, Response, StatusCode, Uri};
 use http_body::{Body, Frame, SizeHint};
-use http_body_util::BodyExt as _;
+use http_body_util::{BodyExt as _, Empty};
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::sync::oneshot;
-use tokio::task::JoinHandle;
 use tokio::time::{Instant, Sleep, sleep, timeout_at};
 use wasmtime_wasi_http::{Error, RequestOptions, WasiBody};
 
 use super::connect::connect;
-use super::egress::{Egress, EgressLimits, Grant};
+use super::egress::{Destination, Egress, EgressLimits, Grant};
+use super::pool::{Open, Pool, Task};
 
 /// Bytes that a connection holds in each direction, more or less.
 const BUFFER_BYTES_MAX: usize = 64 << 10;
@@ -46,7 +49,7 @@ impl Waits {
         Self {
             connect: bounded(options.connect_timeout, limits.connect_time_max),
             first_byte: bounded(options.first_byte_timeout, limits.request_time_max),
-            between_bytes: bounded(options.between_bytes_timeout, limits.request_time_max),
+            between_bytes: bounded(options.between_bytes_timeout, limits.silence_time_max),
         }
     }
 }
@@ -61,32 +64,74 @@ pub(super) async fn send(
     request: Request<WasiBody>,
     options: Option<RequestOptions>,
 ) -> Result<(Response<WasiBody>, Sending), Error> {
-    let request = outgoing(request)?;
-    let permit = egress.connection_permit()?;
+    let (request, sending) = outgoing(request)?;
     let limits = egress.limits;
     let waits = Waits::new(options, &limits);
     let start = Instant::now();
     let deadline = start + limits.request_time_max;
 
-    let transport = connect(egress, grant, start + waits.connect).await?;
-    let (mut sender, connection) = http1::Builder::new()
+    let is_good = |address| egress.may_reach(grant, address);
+    let mut unsent = request;
+    if let Some(open) = egress.pool.take(&grant.destination, is_good) {
+        match over(open, unsent, &waits, deadline).await? {
+            Answered::Yes(incoming, open) => {
+                return Ok((response(egress, grant, incoming, open, &waits)?, sending));
+            }
+            // The server had closed it.
+            Answered::NotEvenSent(request) => unsent = request,
+        }
+    }
+    let open = open(egress, grant, start + waits.connect).await?;
+    match over(open, unsent, &waits, deadline).await? {
+        Answered::Yes(incoming, open) => {
+            Ok((response(egress, grant, incoming, open, &waits)?, sending))
+        }
+        Answered::NotEvenSent(_) => Err(Error::ConnectionTerminated),
+    }
+}
+
+/// Opens a connection of a function's own.
+async fn open(egress: &Egress, grant: &Grant, deadline: Instant) -> Result<Open, Error> {
+    let permit = egress.connection_permit()?;
+    let (transport, address) = connect(egress, grant, deadline).await?;
+    let (sender, connection) = http1::Builder::new()
         .max_buf_size(BUFFER_BYTES_MAX)
         .max_header_size(HEAD_BYTES_MAX)
         .handshake(TokioIo::new(transport))
         .await
-        .map_err(|error| head_error(error, deadline))?;
-    let (ended, sending) = oneshot::channel();
-    let connection = Connection(tokio::spawn(async move {
+        .map_err(head_error)?;
+    let task = Task(tokio::spawn(async move {
         let _permit = permit;
-        let result = match timeout_at(deadline, connection).await {
-            Ok(result) => result.map_err(|error| head_error(error, deadline)),
-            Err(_) => Err(Error::HttpResponseTimeout),
-        };
-        // A guest of WASI 0.2 does not ask.
-        let _ = ended.send(result);
+        // What goes wrong is told to who waits for the response.
+        let _ = connection.await;
     }));
+    Ok(Open { sender, address, _task: task })
+}
+
+/// What came of a request over one connection.
+enum Answered {
+    Yes(Response<Incoming>, Open),
+    /// The connection was closed before; the request is as it was.
+    NotEvenSent(Request<WasiBody>),
+}
+
+async fn over(
+    mut open: Open,
+    request: Request<WasiBody>,
+    waits: &Waits,
+    deadline: Instant,
+) -> Result<Answered, Error> {
+    // A request without a body that changes nothing may be sent twice.
+    let (method, body) = (request.method(), request.body());
+    let copy = (method.is_idempotent() && body.is_end_stream()).then(|| {
+        let mut copy = Request::new(());
+        *copy.method_mut() = method.clone();
+        *copy.uri_mut() = request.uri().clone();
+        *copy.headers_mut() = request.headers().clone();
+        copy.map(|()| Empty::new().map_err(|never| match never {}).boxed_unsync())
+    });
     let first_byte_deadline = deadline.min(Instant::now() + waits.first_byte);
-    let response = timeout_at(first_byte_deadline, sender.send_request(request)).await;
+    let response = timeout_at(first_byte_deadline, open.sender.try_send_request(request)).await;
     let response = response.map_err(|_| {
         if first_byte_deadline < deadline {
             Error::ConnectionReadTimeout
@@ -94,40 +139,57 @@ pub(super) async fn send(
             Error::HttpResponseTimeout
         }
     })?;
-    let response = response.map_err(|error| head_error(error, deadline))?;
+    match response {
+        Ok(response) => Ok(Answered::Yes(response, open)),
+        Err(mut error) => match error.take_message() {
+            Some(request) => Ok(Answered::NotEvenSent(request)),
+            None => match (error.into_error(), copy) {
+                (error, Some(copy)) if error.is_incomplete_message() => {
+                    Ok(Answered::NotEvenSent(copy))
+                }
+                (error, _) => Err(head_error(error)),
+            },
+        },
+    }
+}
+
+fn response(
+    egress: &Egress,
+    grant: &Grant,
+    response: Response<Incoming>,
+    open: Open,
+    waits: &Waits,
+) -> Result<Response<WasiBody>, Error> {
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         return Err(Error::HttpUpgradeFailed);
     }
-    let response = response.map(|incoming| {
+    let bytes_max = egress.limits.response_bytes_max;
+    Ok(response.map(|incoming| {
         let body = ResponseBody {
-            incoming: Some((incoming, connection)),
-            bytes_left: limits.response_bytes_max,
-            bytes_max: limits.response_bytes_max,
+            incoming: Some((incoming, open)),
+            pool: Arc::clone(&egress.pool),
+            destination: grant.destination.clone(),
+            bytes_left: bytes_max,
+            bytes_max,
             between_bytes: waits.between_bytes,
             silence: Box::pin(sleep(waits.between_bytes)),
-            deadline,
         };
         body.boxed_unsync()
-    });
-    Ok((response, sending))
+    }))
 }
 
 /// A request as it goes over the wire: to a path, without claims of where it
 /// came from.
-fn outgoing(request: Request<WasiBody>) -> Result<Request<WasiBody>, Error> {
+fn outgoing(request: Request<WasiBody>) -> Result<(Request<WasiBody>, Sending), Error> {
     let (mut head, body) = request.into_parts();
     // An absolute URL is for proxies.
     let path = head.uri.path_and_query().map_or("/", |path| path.as_str());
     let path = Uri::builder().path_and_query(path).build();
     head.uri = path.map_err(|_| Error::HttpRequestUriInvalid)?;
     remove_forwarding(&mut head.headers);
-    let body = body.map_frame(|mut frame| {
-        if let Some(trailers) = frame.trailers_mut() {
-            remove_forwarding(trailers);
-        }
-        frame
-    });
-    Ok(Request::from_parts(head, body.boxed_unsync()))
+    let (sent, sending) = oneshot::channel();
+    let body = RequestBody { body, sent: Some(sent) };
+    Ok((Request::from_parts(head, body.boxed_unsync()), sending))
 }
 
 /// Upstream servers may trust this host to say for whom it asks, and a guest
@@ -141,24 +203,61 @@ fn remove_forwarding(headers: &mut http::HeaderMap) {
     }
 }
 
-/// The task that moves the bytes of a connection; ends with this.
-struct Connection(JoinHandle<()>);
+/// The body of a request, which tells when all of it has been sent, or that it
+/// failed. A server may answer without reading it all: then nothing is told, and
+/// the response says what there is to say.
+struct RequestBody {
+    body: WasiBody,
+    sent: Option<oneshot::Sender<Result<(), Error>>>,
+}
 
-impl Drop for Connection {
-    fn drop(&mut self) {
-        self.0.abort();
+impl RequestBody {
+    fn tell(&mut self, result: Result<(), Error>) {
+        if let Some(sent) = self.sent.take() {
+            // A guest of WASI 0.2 does not ask.
+            let _ = sent.send(result);
+        }
+    }
+}
+
+impl Body for RequestBody {
+    type Data = Bytes;
+    type Error = Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        let mut frame = std::task::ready!(Pin::new(&mut self.body).poll_frame(context));
+        match &mut frame {
+            None => self.tell(Ok(())),
+            // It is the guest's own; the interface knows it better.
+            Some(Err(_)) => self.tell(Err(Error::HttpProtocolError)),
+            Some(Ok(frame)) => {
+                if let Some(trailers) = frame.trailers_mut() {
+                    remove_forwarding(trailers);
+                }
+            }
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
     }
 }
 
 /// What a failed exchange is to the guest.
-fn head_error(error: hyper::Error, deadline: Instant) -> Error {
+fn head_error(error: hyper::Error) -> Error {
     if error.source().is_some_and(|source| source.is::<Error>()) {
         // The guest's own body failed: the interface finds its error in here.
         return Error::Hyper(error);
     }
-    if Instant::now() >= deadline {
-        Error::HttpResponseTimeout
-    } else if error.is_parse_too_large() {
+    if error.is_parse_too_large() {
         Error::HttpResponseHeaderSectionSize(None)
     } else if error.is_parse() {
         Error::HttpProtocolError
@@ -169,15 +268,16 @@ fn head_error(error: hyper::Error, deadline: Instant) -> Error {
 
 /// The body of a response, bounded in size and time.
 struct ResponseBody {
-    /// None after the end or an error: the connection is closed then.
-    incoming: Option<(Incoming, Connection)>,
+    /// None after the end or an error.
+    incoming: Option<(Incoming, Open)>,
+    /// Where the connection goes after the end.
+    pool: Arc<Pool>,
+    destination: Destination,
     /// Until the limit, in bytes.
     bytes_left: u64,
     bytes_max: u64,
     between_bytes: Duration,
     silence: Pin<Box<Sleep>>,
-    /// Of the whole request.
-    deadline: Instant,
 }
 
 impl ResponseBody {
@@ -204,20 +304,30 @@ impl ResponseBody {
                 self.silence.as_mut().reset(silence_ends);
                 Poll::Ready(Some(Ok(frame)))
             }
-            Poll::Ready(Some(Err(_))) => {
-                // The connection's task keeps to the deadline, and drops the body.
-                let error = if Instant::now() >= self.deadline {
-                    Error::HttpResponseTimeout
-                } else {
-                    Error::HttpResponseIncomplete
-                };
-                Poll::Ready(Some(Err(error)))
-            }
+            Poll::Ready(Some(Err(_))) => Poll::Ready(Some(Err(Error::HttpResponseIncomplete))),
             Poll::Ready(None) => Poll::Ready(None),
             Poll::Pending => {
                 std::task::ready!(self.silence.as_mut().poll(context));
                 Poll::Ready(Some(Err(Error::ConnectionReadTimeout)))
             }
+        }
+    }
+}
+
+impl ResponseBody {
+    /// The response is read to its end.
+    fn keep_connection(&mut self) {
+        if let Some((_, open)) = self.incoming.take() {
+            self.pool.put(self.destination.clone(), open);
+        }
+    }
+}
+
+impl Drop for ResponseBody {
+    /// Nobody asks for the end of a body whose end is known.
+    fn drop(&mut self) {
+        if self.incoming.as_ref().is_some_and(|(incoming, _)| incoming.is_end_stream()) {
+            self.keep_connection();
         }
     }
 }
@@ -231,8 +341,10 @@ impl Body for ResponseBody {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         let frame = std::task::ready!(self.poll_incoming(context));
-        if !matches!(frame, Some(Ok(_))) {
-            self.incoming = None;
+        match &frame {
+            Some(Ok(_)) => {}
+            Some(Err(_)) => self.incoming = None,
+            None => self.keep_connection(),
         }
         Poll::Ready(frame)
     }

@@ -9,6 +9,8 @@ pub mod address;
 mod connect;
 pub mod egress;
 mod exchange;
+mod hops;
+mod pool;
 mod tls;
 
 use std::sync::{Arc, LazyLock};
@@ -20,14 +22,14 @@ use wasmtime_wasi_http::{
 };
 
 use self::egress::{Destination, Grant};
-pub use self::egress::{Egress, HostEgress};
+pub use self::egress::{Egress, HostEgress, OwnListeners};
+use self::hops::HOPS;
+pub use self::hops::{HOPS_MAX, HopKey};
 use super::log::GuestLog;
 use crate::engine::Track;
 
 /// Bytes that the host copies out of a guest in one write to a body.
 const CHUNK_BYTES_MAX: usize = 64 << 10;
-/// Ours, to count calls of functions by functions: no guest sets or sees it.
-const HOPS: &str = "x-whit-hops";
 
 /// The hooks of one store: what its invocation has sent, and may send.
 pub struct HttpHooks {
@@ -36,13 +38,15 @@ pub struct HttpHooks {
     track: Track,
     /// Requests so far, refused ones included.
     requests: u32,
+    /// How many functions have called each other to get here.
+    hops: u8,
 }
 
 impl HttpHooks {
     /// Hooks that allow what `egress` allows, and tell `log` what was refused.
     #[must_use]
-    pub fn new(egress: Arc<Egress>, log: Arc<GuestLog>, track: Track) -> Self {
-        Self { egress, log, track, requests: 0 }
+    pub fn new(egress: Arc<Egress>, log: Arc<GuestLog>, track: Track, hops: u8) -> Self {
+        Self { egress, log, track, requests: 0, hops }
     }
 
     /// # Errors
@@ -79,9 +83,8 @@ type Sending = Box<dyn Future<Output = Result<(http::Response<WasiBody>, Sent), 
 /// Guests may neither set nor see these. The filter is for both directions, and
 /// the host tells guests their prefix in `x-forwarded-prefix`: the forwarding
 /// headers are removed from what goes out, and only there.
-static FORBIDDEN: LazyLock<ForbiddenHeaderFilter> = LazyLock::new(|| {
-    Arc::new(|name| DEFAULT_FORBIDDEN_HEADERS.contains(name) || name.as_str() == HOPS)
-});
+static FORBIDDEN: LazyLock<ForbiddenHeaderFilter> =
+    LazyLock::new(|| Arc::new(|name| DEFAULT_FORBIDDEN_HEADERS.contains(name) || name == HOPS));
 
 impl WasiHttpHooks for HttpHooks {
     fn forbidden_header_filter(&mut self) -> ForbiddenHeaderFilter {
@@ -90,7 +93,7 @@ impl WasiHttpHooks for HttpHooks {
 
     fn send_request(
         &mut self,
-        request: http::Request<WasiBody>,
+        mut request: http::Request<WasiBody>,
         options: Option<RequestOptions>,
         // What becomes of the response is the guest's business.
         _received: Sent,
@@ -100,6 +103,7 @@ impl WasiHttpHooks for HttpHooks {
             Err(error) => return Box::new(std::future::ready(Err(error))),
         };
         let (egress, log) = (Arc::clone(&self.egress), Arc::clone(&self.log));
+        request.headers_mut().insert(HOPS, egress.host.hops.next(self.hops));
         let track = self.track;
         Box::new(async move {
             let answer = exchange::send(&egress, &grant, request, options).await;

@@ -28,9 +28,12 @@ fn invocation(allow: &[&str]) -> Invocation {
     };
     let log = GuestLog::new(source, Arc::clone(&telemetry), Arc::new(Meter::default()), 1000);
     let allow: Vec<_> = allow.iter().map(|entry| entry.parse().unwrap()).collect();
-    let egress = Egress::new(&allow, &HostEgress::new(false, Vec::new()));
+    let egress = Egress::new(
+        &allow,
+        &HostEgress::new(false, OwnListeners::default(), Arc::new(HopKey::unused())),
+    );
     Invocation {
-        hooks: HttpHooks::new(egress, Arc::new(log), Track::Sequential),
+        hooks: HttpHooks::new(egress, Arc::new(log), Track::Sequential, 0),
         telemetry,
         function,
         _folder: folder,

@@ -4,8 +4,10 @@ use std::io::Write;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use wasip2::http::outgoing_handler;
 use wasip2::http::types::{
-    Fields, IncomingRequest, Method, OutgoingBody, OutgoingResponse, ResponseOutparam,
+    ErrorCode, Fields, IncomingRequest, Method, OutgoingBody, OutgoingRequest, OutgoingResponse,
+    ResponseOutparam, Scheme,
 };
 use wasip2::io::streams::{OutputStream, StreamError};
 
@@ -29,6 +31,13 @@ impl wasip2::exports::http::incoming_handler::Guest for Guest {
             "/method" => text(out, &format!("{}\n", method(&request))),
             "/url" => text(out, &format!("{url}\n")),
             "/headers" => text(out, &headers(&request)),
+            "/fields" => {
+                let names: Vec<String> =
+                    (0..number(query, "n")).map(|number| format!("x-{number}")).collect();
+                let fields: Vec<_> = names.iter().map(|name| (name.as_str(), "y")).collect();
+                respond(out, 200, &fields, |_| ());
+            }
+            "/call" => call(&request, out),
             "/env" => text(out, &environment()),
             "/stream" => respond(out, 200, &[], |body| {
                 for line in 1..=number(query, "n") {
@@ -139,18 +148,62 @@ fn lie(out: ResponseOutparam, length: &str) {
 fn method(request: &IncomingRequest) -> String {
     match request.method() {
         Method::Other(name) => name,
-        known => format!("{known:?}")
-            .trim_start_matches("Method::")
-            .to_uppercase(),
+        known => format!("{known:?}").trim_start_matches("Method::").to_uppercase(),
     }
 }
 
 fn headers(request: &IncomingRequest) -> String {
     let entries = request.headers().entries();
-    let lines = entries
-        .iter()
-        .map(|(name, value)| format!("{name}: {}\n", String::from_utf8_lossy(value)));
+    let lines =
+        entries.iter().map(|(name, value)| format!("{name}: {}\n", String::from_utf8_lossy(value)));
     lines.collect()
+}
+
+/// Calls the first of the paths in `x-call-paths`, with the list turned by one,
+/// as often as `x-call-times` says, and answers what the last answered.
+fn call(request: &IncomingRequest, out: ResponseOutparam) {
+    let incoming = request.headers();
+    let header = |name: &str| {
+        let values = incoming.get(name);
+        values.first().map_or(String::new(), |value| String::from_utf8_lossy(value).into_owned())
+    };
+    let (authority, paths, times) =
+        (header("x-call-authority"), header("x-call-paths"), header("x-call-times"));
+    let (first, rest) = paths.split_once(',').unwrap_or((&paths, ""));
+    let turned = if rest.is_empty() { first.to_owned() } else { format!("{rest},{first}") };
+    let mut answer = (0, String::new());
+    for _ in 0..times.parse().unwrap_or(1) {
+        let fields = Fields::new();
+        for (name, value) in
+            [("x-call-authority", &authority), ("x-call-paths", &turned), ("x-call-times", &times)]
+        {
+            fields.append(name, value.as_bytes()).unwrap();
+        }
+        let forged = fields.append("x-whit-hops", b"0 00112233445566778899aabbccddeeff");
+        assert!(forged.is_err(), "the guest set the host's own header");
+        answer =
+            fetch(&authority, first, fields).unwrap_or_else(|error| (599, format!("{error:?}")));
+    }
+    let (status, body) = answer;
+    respond(out, status, &[], |output| output.write_all(body.as_bytes()).unwrap());
+}
+
+fn fetch(authority: &str, path: &str, fields: Fields) -> Result<(u16, String), ErrorCode> {
+    let request = OutgoingRequest::new(fields);
+    request.set_scheme(Some(&Scheme::Http)).unwrap();
+    request.set_authority(Some(authority)).unwrap();
+    request.set_path_with_query(Some(path)).unwrap();
+    let answer = outgoing_handler::handle(request, None)?;
+    answer.subscribe().block();
+    let answer = answer.get().unwrap().unwrap()?;
+    let status = answer.status();
+    let incoming = answer.consume().unwrap();
+    let input = incoming.stream().unwrap();
+    let mut body = Vec::new();
+    while let Ok(chunk) = input.blocking_read(64 * 1024) {
+        body.extend(chunk);
+    }
+    Ok((status, String::from_utf8_lossy(&body).into_owned()))
 }
 
 fn environment() -> String {

@@ -3,7 +3,8 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use wasip3::clocks::monotonic_clock;
-use wasip3::http::types::{ErrorCode, Fields, Method, Request, Response, Trailers};
+use wasip3::http::client;
+use wasip3::http::types::{ErrorCode, Fields, Method, Request, Response, Scheme, Trailers};
 use wasip3::wit_bindgen::rt::async_support::{FutureWriter, StreamResult, StreamWriter};
 use wasip3::{spawn_local, wit_future, wit_stream};
 
@@ -29,6 +30,13 @@ impl wasip3::exports::http::handler::Guest for Guest {
             "/method" => text(format!("{}\n", method(&request))),
             "/url" => text(format!("{url}\n")),
             "/headers" => text(headers(&request)),
+            "/fields" => {
+                let names: Vec<String> =
+                    (0..number(query, "n")).map(|number| format!("x-{number}")).collect();
+                let fields: Vec<_> = names.iter().map(|name| (name.as_str(), "y")).collect();
+                respond(200, &fields, async |_| ())
+            }
+            "/call" => call(&request).await,
             "/env" => text(environment()),
             "/stream" => {
                 let lines = number(query, "n");
@@ -143,18 +151,74 @@ fn with_trailers() -> Response {
 fn method(request: &Request) -> String {
     match request.get_method() {
         Method::Other(name) => name,
-        known => format!("{known:?}")
-            .trim_start_matches("Method::")
-            .to_uppercase(),
+        known => format!("{known:?}").trim_start_matches("Method::").to_uppercase(),
     }
 }
 
 fn headers(request: &Request) -> String {
     let entries = request.get_headers().copy_all();
-    let lines = entries
-        .iter()
-        .map(|(name, value)| format!("{name}: {}\n", String::from_utf8_lossy(value)));
+    let lines =
+        entries.iter().map(|(name, value)| format!("{name}: {}\n", String::from_utf8_lossy(value)));
     lines.collect()
+}
+
+/// Calls the first of the paths in `x-call-paths`, with the list turned by one,
+/// as often as `x-call-times` says, and answers what the last answered.
+async fn call(request: &Request) -> Response {
+    let incoming = request.get_headers();
+    let header = |name: &str| {
+        let values = incoming.get(name);
+        values.first().map_or(String::new(), |value| String::from_utf8_lossy(value).into_owned())
+    };
+    let (authority, paths, times) =
+        (header("x-call-authority"), header("x-call-paths"), header("x-call-times"));
+    let (first, rest) = paths.split_once(',').unwrap_or((&paths, ""));
+    let turned = if rest.is_empty() { first.to_owned() } else { format!("{rest},{first}") };
+    let mut answer = (0, Vec::new());
+    for _ in 0..times.parse().unwrap_or(1) {
+        let fields = Fields::new();
+        for (name, value) in
+            [("x-call-authority", &authority), ("x-call-paths", &turned), ("x-call-times", &times)]
+        {
+            fields.append(name, value.as_bytes()).unwrap();
+        }
+        let forged = fields.append("x-whit-hops", b"0 00112233445566778899aabbccddeeff");
+        assert!(forged.is_err(), "the guest set the host's own header");
+        answer = fetch(&authority, first, fields)
+            .await
+            .unwrap_or_else(|error| (599, format!("{error:?}").into()));
+    }
+    let (status, body) = answer;
+    respond(status, &[], async move |output| write(output, body).await)
+}
+
+async fn fetch(authority: &str, path: &str, fields: Fields) -> Result<(u16, Vec<u8>), ErrorCode> {
+    let (trailers, trailers_reader) = wit_future::new(|| Ok(None));
+    let (request, sent) = Request::new(fields, None, trailers_reader, None);
+    request.set_scheme(Some(&Scheme::Http)).unwrap();
+    request.set_authority(Some(authority)).unwrap();
+    request.set_path_with_query(Some(path)).unwrap();
+    // They are the host's own too, but not to be had.
+    let fields = Fields::new();
+    assert!(fields.append("x-whit-hops", b"0").is_err(), "the guest set a trailer of the host's");
+    spawn_local(async move {
+        let _ = trailers.write(Ok(Some(fields))).await;
+    });
+    let answer = client::send(request).await?;
+    let status = answer.get_status_code();
+    let (_, read) = wit_future::new(|| Ok(()));
+    let (mut input, _trailers) = Response::consume_body(answer, read);
+    let mut body = Vec::new();
+    loop {
+        let (result, chunk) = input.read(Vec::with_capacity(64 * 1024)).await;
+        match result {
+            StreamResult::Complete(_) => body.extend(chunk),
+            StreamResult::Dropped | StreamResult::Cancelled => break,
+        }
+    }
+    // Told once the request is sent, also where its connection stays open.
+    sent.await?;
+    Ok((status, body))
 }
 
 fn environment() -> String {

@@ -1,7 +1,11 @@
 use super::*;
 
 fn egress(private: bool, allow: &[&str]) -> Arc<Egress> {
-    let host = HostEgress::new(private, vec![SocketAddr::from(([127, 0, 0, 1], 8081))]);
+    let own = OwnListeners {
+        data: ["127.0.0.1:8080", "93.184.216.34:8080"].map(|own| own.parse().unwrap()).into(),
+        admin: vec!["127.0.0.1:8081".parse().unwrap()],
+    };
+    let host = HostEgress::new(private, own, Arc::new(HopKey::unused()));
     let allow: Vec<AllowHost> = allow.iter().map(|entry| entry.parse().unwrap()).collect();
     Egress::new(&allow, &host)
 }
@@ -78,7 +82,7 @@ fn private_addresses_need_the_setting_and_their_own_entry() {
 }
 
 #[test]
-fn own_listeners_and_metadata_are_never_reached() {
+fn the_admin_listener_and_metadata_are_never_reached() {
     let open = egress(
         true,
         &[
@@ -103,6 +107,19 @@ fn own_listeners_and_metadata_are_never_reached() {
 }
 
 #[test]
+fn functions_call_functions_only_where_private_addresses_are_open() {
+    let urls = ["http://127.0.0.1:8080", "http://example.com:8080", "http://93.184.216.34:8080"];
+    for private in [true, false] {
+        let egress = egress(private, &urls);
+        assert_eq!(reaches(&egress, urls[0], "127.0.0.1:8080"), private);
+        assert_eq!(reaches(&egress, urls[2], "93.184.216.34:8080"), private);
+        // Also on a public address; and names that lead here may lie.
+        assert!(!reaches(&egress, urls[1], "93.184.216.34:8080"));
+        assert!(reaches(&egress, urls[1], "93.184.216.35:8080"));
+    }
+}
+
+#[test]
 fn local_addresses_are_told_without_sending_anything() {
     assert!(is_local("127.8.9.10".parse().unwrap()));
     assert!(!is_local("8.8.8.8".parse().unwrap()));
@@ -110,6 +127,6 @@ fn local_addresses_are_told_without_sending_anything() {
 
 #[test]
 fn functions_without_entries_share_one_policy() {
-    let host = HostEgress::new(true, Vec::new());
+    let host = HostEgress::new(true, OwnListeners::default(), Arc::new(HopKey::unused()));
     assert!(Arc::ptr_eq(&Egress::new(&[], &host), &Egress::nothing()));
 }

@@ -9,9 +9,11 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 
 use super::*;
-use crate::capabilities::http::egress::{Destination, HostEgress};
+use crate::capabilities::http::egress::{Destination, HostEgress, OwnListeners};
+use crate::capabilities::http::hops::HopKey;
 
 mod faults;
+mod pool;
 mod tls;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -55,8 +57,12 @@ async fn read_head(stream: &mut TcpStream) -> String {
     String::from_utf8(head).unwrap()
 }
 
+fn host(private: bool, own: OwnListeners) -> Arc<HostEgress> {
+    HostEgress::new(private, own, Arc::new(HopKey::unused()))
+}
+
 fn egress(limits: EgressLimits, allow: &str, private: bool) -> Egress {
-    let host = HostEgress::new(private, Vec::new());
+    let host = host(private, OwnListeners::default());
     Egress::with_limits(&[allow.parse().unwrap()], &host, limits)
 }
 
@@ -205,8 +211,8 @@ async fn private_and_own_addresses_see_no_connection() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let port = address.port();
-    let own = HostEgress::new(true, vec![address]);
-    let closed = HostEgress::new(false, Vec::new());
+    let own = host(true, OwnListeners { admin: vec![address], ..Default::default() });
+    let closed = host(false, OwnListeners::default());
     for host in [&own, &closed] {
         for name in ["127.0.0.1", "localhost", "[::ffff:127.0.0.1]", "0.0.0.0"] {
             let url = format!("http://{name}:{port}");

@@ -1,0 +1,147 @@
+//! One connection, in a task of its own: TLS, what the client speaks, and its
+//! requests, each step with its timeout.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+use tokio::time::{Instant, timeout_at};
+
+use super::stream::{ClientStream, Spoken, first_bytes};
+use super::tls::Tls;
+use super::{DataPlane, HEAD_BYTES_MAX, Origin, handle, http2};
+use crate::invoke::response::WriteDeadline;
+
+/// Most header fields of a request.
+const HEADER_FIELDS_MAX: usize = 100;
+/// Most of a request that is read ahead, in bytes.
+const READ_BUFFER_BYTES_MAX: usize = 64 << 10;
+
+/// How connections are served.
+#[derive(Debug, Clone)]
+pub struct ConnectionOptions {
+    /// How many at the same time.
+    pub connections_max: usize,
+    /// How long they may keep this side waiting.
+    pub patience: Patience,
+    /// None: plain HTTP.
+    pub tls: Option<Arc<Tls>>,
+}
+
+/// How long a client may keep this side waiting.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Patience {
+    /// For TLS and the first byte, and then for the rest of each head.
+    pub head: Duration,
+    /// Without a request.
+    pub idle: Duration,
+    /// For a client that takes nothing of a response.
+    pub response: Duration,
+}
+
+/// Serves a connection to its end.
+pub(super) async fn serve(
+    stream: TcpStream,
+    peer: SocketAddr,
+    plane: &Arc<DataPlane>,
+    options: &ConnectionOptions,
+    shutdown: watch::Receiver<bool>,
+) {
+    // Small responses must not wait for the client's acknowledgement.
+    let _ = stream.set_nodelay(true);
+    let origin = Origin { peer, secure: options.tls.is_some() };
+    let client = Client { plane, origin, patience: options.patience, shutdown };
+    let served = match &options.tls {
+        None => client.speak(stream).await,
+        Some(tls) => client.secure(stream, tls).await,
+    };
+    if let Err(error) = served {
+        // Clients that leave or stall are everyday; their receipts say so.
+        tracing::debug!(%peer, %error, "a connection ended early");
+    }
+}
+
+type Ended = Result<(), Box<dyn std::error::Error + Send + Sync>>;
+
+/// A client, and what serves it.
+pub(super) struct Client<'a> {
+    pub(super) plane: &'a Arc<DataPlane>,
+    pub(super) origin: Origin,
+    pub(super) patience: Patience,
+    shutdown: watch::Receiver<bool>,
+}
+
+impl Client<'_> {
+    async fn secure(mut self, stream: TcpStream, tls: &Arc<Tls>) -> Ended {
+        let deadline = Instant::now() + self.patience.head;
+        let handshake = async { tls.acceptor().await.accept(stream).await };
+        let stream = tokio::select! {
+            biased;
+            stream = timeout_at(deadline, handshake) => stream??,
+            () = self.told_to_stop() => return Ok(()),
+        };
+        self.speak(stream).await
+    }
+
+    /// Finds out what the client speaks, and speaks it.
+    async fn speak<S>(mut self, mut stream: S) -> Ended
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let deadline = Instant::now() + self.patience.head;
+        let first = tokio::select! {
+            biased;
+            first = timeout_at(deadline, first_bytes(&mut stream)) => first??,
+            () = self.told_to_stop() => return Ok(()),
+        };
+        match first {
+            None => {}
+            Some((Spoken::Http1, ahead)) => self.http1(stream, ahead).await?,
+            Some((Spoken::Http2, ahead)) => http2::serve(self, stream, ahead).await?,
+        }
+        Ok(())
+    }
+
+    async fn http1<S>(mut self, stream: S, ahead: BytesMut) -> hyper::Result<()>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        let (plane, origin) = (self.plane, self.origin);
+        let deadline = WriteDeadline::default();
+        let stream = ClientStream::http1(stream, ahead, self.patience, deadline.clone());
+        let service = service_fn(|request| async {
+            let mut response = handle(plane, origin, request).await;
+            response.body_mut().announce(&deadline);
+            Ok::<_, Infallible>(response)
+        });
+        let mut builder = http1::Builder::new();
+        builder
+            .timer(TokioTimer::new())
+            // It runs between requests. Within a head the stream has its own.
+            .header_read_timeout(self.patience.idle)
+            .max_headers(HEADER_FIELDS_MAX)
+            .max_header_size(HEAD_BYTES_MAX as usize)
+            .max_buf_size(READ_BUFFER_BYTES_MAX)
+            .half_close(false);
+        let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
+        tokio::select! {
+            ended = connection.as_mut() => return ended,
+            () = self.told_to_stop() => connection.as_mut().graceful_shutdown(),
+        }
+        connection.await
+    }
+
+    pub(super) async fn told_to_stop(&mut self) {
+        // An error means that the host is gone: the same thing.
+        let _ = self.shutdown.wait_for(|stop| *stop).await;
+    }
+}
