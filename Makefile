@@ -22,9 +22,11 @@ bench:
 	$(CARGO) bench --locked -p whit --bench side_by_side -- --write
 	$(CARGO) bench --locked -p whit --bench micro
 
-# What takes minutes, or needs strace: kills a host at every system call of a
-# deploy, and fails its disk at each.
+# What needs a quiet machine, or strace: how much neighbours feel of each other,
+# to the letter; and a host that is killed at every system call of a deploy, or
+# whose disk fails there.
 soak:
+	$(CARGO) test --locked -p tests --test soak -- --nocapture
 	$(CARGO) build --locked -p tests
 	tests/soak/crash-points $$($(CARGO) metadata --format-version 1 --no-deps --locked | python3 -c 'import json, sys; print(json.load(sys.stdin)["target_directory"])')/debug/whit-under-test
 
