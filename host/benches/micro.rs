@@ -313,9 +313,9 @@ impl Bed {
         let clocks = Clocks { fine: false };
         let cpu = Arc::new(CpuClock::new(meter, limits.cpu_ms));
         cpu.start_slice();
-        let store = |track, wasi, limiter, cpu| {
+        let store = |track, engine, wasi, limiter, cpu| {
             let hooks = HttpHooks::new(Egress::nothing(), Arc::clone(&self.log), track, 0);
-            new_store(self.engines.get(track), wasi, hooks, limiter, cpu)
+            new_store(engine, wasi, hooks, limiter, cpu)
         };
         let http = || wasi::http_context(&[], &self.log, clocks);
         let cgi = || {
@@ -324,24 +324,24 @@ impl Bed {
         };
         match guest {
             Guest::Http02(pre) => {
-                let mut store = store(Track::Sequential, http(), limiter, cpu);
+                let mut store = store(Track::Sequential, pre.engine(), http(), limiter, cpu);
                 pre.instantiate_async(&mut store).await?;
             }
             Guest::Http03(pre) => {
-                let mut store = store(Track::Concurrent, http(), limiter, cpu);
+                let mut store = store(Track::Concurrent, pre.engine(), http(), limiter, cpu);
                 pre.instantiate_async(&mut store).await?;
             }
             Guest::Cgi01(pre) => {
-                let engine = self.engines.get(Track::Sequential);
+                let engine = pre.module().engine();
                 let mut store = new_command_store(engine, cgi().build_p1(), limiter, cpu);
                 pre.instantiate_async(&mut store).await?;
             }
             Guest::Cgi02(pre) => {
-                let mut store = store(Track::Sequential, cgi().build(), limiter, cpu);
+                let mut store = store(Track::Sequential, pre.engine(), cgi().build(), limiter, cpu);
                 pre.instantiate_async(&mut store).await?;
             }
             Guest::Cgi03(pre) => {
-                let mut store = store(Track::Concurrent, cgi().build(), limiter, cpu);
+                let mut store = store(Track::Concurrent, pre.engine(), cgi().build(), limiter, cpu);
                 pre.instantiate_async(&mut store).await?;
             }
         }

@@ -19,8 +19,9 @@ use std::os::unix::fs::MetadataExt;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use wasmtime::component::Component;
-use wasmtime::{Engine, Module};
+use wasmtime::Module;
 
+use super::{Engines, Track};
 use crate::model::ids::Digest;
 use crate::storage::StorageError;
 use crate::storage::files::Files;
@@ -125,11 +126,13 @@ impl Artifacts {
     #[expect(unsafe_code, reason = "loading native code is what artifacts are for")]
     pub fn load_component(
         &self,
-        engine: &Engine,
+        engines: &Engines,
+        track: Track,
         digest: Digest,
         fingerprint: &str,
     ) -> Result<Component, ArtifactError> {
-        self.load(digest, fingerprint, |path| {
+        self.load(digest, fingerprint, |path, bytes| {
+            let engine = engines.for_artifact(track, bytes);
             // SAFETY: `load` says why what it gives to this is sound to map.
             unsafe { Component::deserialize_file(engine, path) }
         })
@@ -142,11 +145,12 @@ impl Artifacts {
     #[expect(unsafe_code, reason = "loading native code is what artifacts are for")]
     pub fn load_module(
         &self,
-        engine: &Engine,
+        engines: &Engines,
         digest: Digest,
         fingerprint: &str,
     ) -> Result<Module, ArtifactError> {
-        self.load(digest, fingerprint, |path| {
+        self.load(digest, fingerprint, |path, bytes| {
+            let engine = engines.for_artifact(Track::Sequential, bytes);
             // SAFETY: `load` says why what it gives to this is sound to map.
             unsafe { Module::deserialize_file(engine, path) }
         })
@@ -163,12 +167,13 @@ impl Artifacts {
         &self,
         digest: Digest,
         fingerprint: &str,
-        map: impl FnOnce(String) -> wasmtime::Result<T>,
+        map: impl FnOnce(String, u64) -> wasmtime::Result<T>,
     ) -> Result<T, ArtifactError> {
-        let loaded = self.open_checked(digest, fingerprint).and_then(|file| {
+        let loaded = self.open_checked(digest, fingerprint).and_then(|(file, bytes)| {
             // By descriptor, so that what is mapped is what was checked even if
             // the name now leads elsewhere.
-            map(format!("/proc/self/fd/{}", file.as_raw_fd())).map_err(ArtifactError::Refused)
+            let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+            map(path, bytes).map_err(ArtifactError::Refused)
         });
         if let Err(ArtifactError::Corrupt(_) | ArtifactError::Refused(_)) = &loaded {
             self.forget(digest);
@@ -182,7 +187,12 @@ impl Artifacts {
         self.checked.lock().unwrap_or_else(PoisonError::into_inner).remove(&digest);
     }
 
-    fn open_checked(&self, digest: Digest, fingerprint: &str) -> Result<File, ArtifactError> {
+    /// The file and its size in bytes.
+    fn open_checked(
+        &self,
+        digest: Digest,
+        fingerprint: &str,
+    ) -> Result<(File, u64), ArtifactError> {
         let path = self.files.artifact_path(digest, fingerprint);
         let mut file = match File::open(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -200,7 +210,7 @@ impl Artifacts {
             let mut checked = self.checked.lock().unwrap_or_else(PoisonError::into_inner);
             checked.insert(digest, identity);
         }
-        Ok(file)
+        Ok((file, identity.bytes))
     }
 
     fn check(

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use arc_swap::{ArcSwapOption, Guard};
 use wasmtime::component::{self, Linker};
-use wasmtime::{InstancePre, Linker as ModuleLinker};
+use wasmtime::{Engine, InstancePre, Linker as ModuleLinker};
 use wasmtime_wasi::p2::bindings::CommandPre as CommandPre02;
 use wasmtime_wasi::p3::bindings::CommandPre as CommandPre03;
 use wasmtime_wasi_http::p2::bindings::ProxyPre;
@@ -107,11 +107,27 @@ impl Slot {
     }
 }
 
+/// What guests of one engine can import.
+struct Linkers {
+    engine: Engine,
+    components: Linker<GuestState>,
+    modules: ModuleLinker<CommandState>,
+}
+
+impl Linkers {
+    fn new((track, engine): (Track, &Engine)) -> wasmtime::Result<Self> {
+        Ok(Self {
+            engine: engine.clone(),
+            components: linker::linker(engine, track)?,
+            modules: linker::module_linker(engine)?,
+        })
+    }
+}
+
 /// Loads guests and evicts them.
 pub struct Loader {
     engines: Engines,
-    module_linker: ModuleLinker<CommandState>,
-    linkers: [Linker<GuestState>; 2],
+    linkers: Vec<Linkers>,
     artifacts: Arc<Artifacts>,
     compiler: Arc<Compiler>,
     files: Arc<Files>,
@@ -132,10 +148,8 @@ impl Loader {
         files: Arc<Files>,
         loaded_max: usize,
     ) -> wasmtime::Result<Self> {
-        let make = |track| linker::linker(engines.get(track), track);
         Ok(Self {
-            module_linker: linker::module_linker(engines.get(Track::Sequential))?,
-            linkers: [make(Track::Sequential)?, make(Track::Concurrent)?],
+            linkers: engines.all().map(Linkers::new).collect::<wasmtime::Result<_>>()?,
             engines,
             artifacts,
             compiler,
@@ -245,23 +259,22 @@ impl Loader {
     }
 
     fn link_module(&self, slot: &Slot) -> Result<InstancePre<CommandState>, LoadError> {
-        let engine = self.engines.get(Track::Sequential);
         let fingerprint = self.engines.fingerprints().of(slot.kind);
-        let module = self.artifacts.load_module(engine, slot.digest, fingerprint)?;
-        Ok(self.module_linker.instantiate_pre(&module)?)
+        let module = self.artifacts.load_module(&self.engines, slot.digest, fingerprint)?;
+        Ok(self.linkers(module.engine())?.modules.instantiate_pre(&module)?)
     }
 
     fn link_component(&self, slot: &Slot) -> Result<component::InstancePre<GuestState>, LoadError> {
         let track = Track::of(slot.kind);
-        let engine = self.engines.get(track);
         let fingerprint = self.engines.fingerprints().of(slot.kind);
-        let component = self.artifacts.load_component(engine, slot.digest, fingerprint)?;
-        let [sequential, concurrent] = &self.linkers;
-        let linker = match track {
-            Track::Sequential => sequential,
-            Track::Concurrent => concurrent,
-        };
-        Ok(linker.instantiate_pre(&component)?)
+        let component =
+            self.artifacts.load_component(&self.engines, track, slot.digest, fingerprint)?;
+        Ok(self.linkers(component.engine())?.components.instantiate_pre(&component)?)
+    }
+
+    fn linkers(&self, engine: &Engine) -> wasmtime::Result<&Linkers> {
+        let linkers = self.linkers.iter().find(|linkers| Engine::same(&linkers.engine, engine));
+        linkers.ok_or_else(|| wasmtime::Error::msg("an engine without linkers"))
     }
 
     /// Evicts a sixteenth of what is loaded, least recently used first, when

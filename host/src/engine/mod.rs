@@ -1,9 +1,12 @@
 //! The only user of wasmtime's `Engine`, `Config`, `Store` and `Linker`,
 //! together with [`crate::capabilities`].
 //!
-//! There are two engines. Support for concurrent guest tasks costs every call
+//! There are two tracks. Support for concurrent guest tasks costs every call
 //! about a fifth of its speed, and only 0.3 guests need it: 0.2 and CGI guests
 //! run on an engine without it. An artifact belongs to one of the two.
+//!
+//! The sequential track has two engines, which differ in how their pools clear
+//! memory after use ([`pool::Clearing`]), not in the code that they run.
 
 pub mod artifact;
 pub mod classify;
@@ -25,9 +28,9 @@ use wasmtime::{Engine, PoolingAllocatorMetrics};
 
 use crate::model::function::GuestKind;
 use limits::HostMemory;
-use pool::PoolBounds;
+use pool::{Clearing, PoolBounds};
 
-/// Which of the two engines a guest runs on.
+/// What a guest needs of its engine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Track {
     /// 0.2 http guests and commands: no concurrent tasks inside a guest.
@@ -47,10 +50,12 @@ impl Track {
     }
 }
 
-/// The process's two engines.
+/// The process's engines.
 #[derive(Clone)]
 pub struct Engines {
     sequential: Engine,
+    /// Sequential too, for snapshots of interpreters.
+    snapshots: Engine,
     concurrent: Engine,
     fingerprints: Arc<Fingerprints>,
     memory: Arc<HostMemory>,
@@ -88,28 +93,43 @@ impl Fingerprints {
 }
 
 impl Engines {
-    /// Makes both engines with their pools and starts the epoch ticker.
+    /// Makes the engines with their pools and starts the epoch ticker.
     ///
     /// # Errors
     /// When the machine refuses the address space that the pools reserve, or
     /// the ticker's thread.
     pub fn new(bounds: &PoolBounds) -> wasmtime::Result<Self> {
-        let sequential = Engine::new(&pool::host_config(Track::Sequential, bounds)?)?;
-        let concurrent = Engine::new(&pool::host_config(Track::Concurrent, bounds)?)?;
-        epoch::start_ticker(vec![sequential.weak(), concurrent.weak()])?;
+        let engine = |track, clearing| Engine::new(&pool::host_config(track, clearing, bounds)?);
+        let sequential = engine(Track::Sequential, Clearing::Written)?;
+        let snapshots = engine(Track::Sequential, Clearing::Whole)?;
+        let concurrent = engine(Track::Concurrent, Clearing::Written)?;
+        epoch::start_ticker(vec![sequential.weak(), snapshots.weak(), concurrent.weak()])?;
         let fingerprints = Arc::new(Fingerprints::new()?);
         let memory = Arc::new(HostMemory::new(bounds.guest_memory_bytes_max));
         let fine_clocks = bounds.fine_clocks;
-        Ok(Self { sequential, concurrent, fingerprints, memory, fine_clocks })
+        Ok(Self { sequential, snapshots, concurrent, fingerprints, memory, fine_clocks })
     }
 
-    /// The engine of a track.
+    /// The engine for an artifact of this size.
     #[must_use]
-    pub fn get(&self, track: Track) -> &Engine {
+    pub fn for_artifact(&self, track: Track, artifact_bytes: u64) -> &Engine {
         match track {
+            Track::Sequential if artifact_bytes >= pool::SNAPSHOT_ARTIFACT_BYTES_MIN => {
+                &self.snapshots
+            }
             Track::Sequential => &self.sequential,
             Track::Concurrent => &self.concurrent,
         }
+    }
+
+    /// All of them, each with its track.
+    pub fn all(&self) -> impl Iterator<Item = (Track, &Engine)> {
+        [
+            (Track::Sequential, &self.sequential),
+            (Track::Sequential, &self.snapshots),
+            (Track::Concurrent, &self.concurrent),
+        ]
+        .into_iter()
     }
 
     /// What artifacts must have been compiled with.
@@ -118,7 +138,7 @@ impl Engines {
         &self.fingerprints
     }
 
-    /// Slots of both pools in use: instances, memories, tables and stacks.
+    /// Slots of the pools in use: instances, memories, tables and stacks.
     #[must_use]
     pub fn pool_slots_in_use(&self) -> u64 {
         let in_use = |metrics: PoolingAllocatorMetrics| {
@@ -128,9 +148,8 @@ impl Engines {
                 + metrics.tables() as u64
                 + metrics.stacks() as u64
         };
-        [&self.sequential, &self.concurrent]
-            .into_iter()
-            .filter_map(Engine::pooling_allocator_metrics)
+        self.all()
+            .filter_map(|(_, engine)| engine.pooling_allocator_metrics())
             .map(in_use)
             .sum()
     }

@@ -38,6 +38,32 @@ pub const MEMORIES_PER_COMPONENT_MAX: u32 = 4;
 /// See [`CORE_INSTANCES_PER_COMPONENT_MAX`].
 pub const TABLES_PER_COMPONENT_MAX: u32 = 32;
 
+/// Artifacts from this size on, in bytes, are taken for snapshots of a started
+/// interpreter: what is large in them is the memory that they begin with. Those
+/// of JavaScript and Python have 36 MB, most compiled programs less than 4.
+pub const SNAPSHOT_ARTIFACT_BYTES_MIN: u64 = 12 << 20;
+/// Part of a snapshot's memory that is kept mapped and written anew, in bytes:
+/// all of JavaScript's 8 MiB and Python's 14.
+const SNAPSHOT_KEEP_RESIDENT_BYTES: usize = 16 << 20;
+/// One in this many instances may be a snapshot: it bounds what their pool keeps
+/// mapped when nothing runs, with the defaults to 4 GB.
+const SNAPSHOT_INSTANCES_PART: u32 = 4;
+
+/// How a pool makes a memory new after its use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Clearing {
+    /// The pages that were written. There may be few, one after the other:
+    /// wasmtime asks the kernel for 32 runs of pages and unmaps what is behind
+    /// the last of them.
+    Written,
+    /// The whole memory. An interpreter writes to pages all over its memory.
+    /// Those that were unmapped are faulted in again one at a time, and as they
+    /// are copied on write, each of these faults interrupts every core that runs
+    /// a thread of this process: two thirds of the time of a JavaScript request
+    /// on two cores. Copying 8 MiB takes less.
+    Whole,
+}
+
 /// The size of the pools.
 #[derive(Debug, Clone, Copy)]
 pub struct PoolBounds {
@@ -90,18 +116,25 @@ pub fn compiler_config(track: Track) -> wasmtime::Result<Config> {
 ///
 /// # Errors
 /// When a bound does not fit the machine's word.
-pub fn host_config(track: Track, bounds: &PoolBounds) -> wasmtime::Result<Config> {
+pub fn host_config(
+    track: Track,
+    clearing: Clearing,
+    bounds: &PoolBounds,
+) -> wasmtime::Result<Config> {
     let mut config = compiler_config(track)?;
     config
         .enable_compiler(false)
         .async_stack_size(FIBER_STACK_BYTES)
-        .allocation_strategy(InstanceAllocationStrategy::Pooling(pool(bounds)?));
+        .allocation_strategy(InstanceAllocationStrategy::Pooling(pool(clearing, bounds)?));
     Ok(config)
 }
 
-fn pool(bounds: &PoolBounds) -> wasmtime::Result<PoolingAllocationConfig> {
+fn pool(clearing: Clearing, bounds: &PoolBounds) -> wasmtime::Result<PoolingAllocationConfig> {
     let mut pool = PoolingAllocationConfig::new();
-    let instances = bounds.instances;
+    let instances = match clearing {
+        Clearing::Written => bounds.instances,
+        Clearing::Whole => bounds.instances.div_ceil(SNAPSHOT_INSTANCES_PART),
+    };
     pool.total_component_instances(instances)
         .total_stacks(instances)
         .total_core_instances(instances.saturating_mul(CORE_INSTANCES_PER_COMPONENT_MAX))
@@ -117,7 +150,9 @@ fn pool(bounds: &PoolBounds) -> wasmtime::Result<PoolingAllocationConfig> {
         .table_elements(TABLE_ELEMENTS_MAX)
         .max_memory_size(usize::try_from(bounds.memory_bytes_max)?)
         .table_keep_resident(TABLE_KEEP_RESIDENT_BYTES);
-    if PoolingAllocationConfig::is_pagemap_scan_available() {
+    if clearing == Clearing::Whole {
+        pool.linear_memory_keep_resident(SNAPSHOT_KEEP_RESIDENT_BYTES);
+    } else if PoolingAllocationConfig::is_pagemap_scan_available() {
         // The kernel tells which pages a guest wrote: only those are cleared,
         // and none is unmapped, which would interrupt every other core.
         pool.pagemap_scan(Enabled::Yes).linear_memory_keep_resident(MEMORY_KEEP_RESIDENT_BYTES);

@@ -129,20 +129,20 @@ where
         Arc::clone(engines.memory()),
     );
     let clocks = Clocks { fine: engines.fine_clocks() };
-    let store = |track, wasi, limiter, cpu| {
+    let store = |track, engine, wasi, limiter, cpu| {
         let hooks = HttpHooks::new(egress, Arc::clone(&log), track, hops);
-        new_store(engines.get(track), wasi, hooks, limiter, cpu)
+        new_store(engine, wasi, hooks, limiter, cpu)
     };
     let ended = match (&*guest, protocol) {
         (Guest::Http02(pre), Protocol::Http { request, reply }) => {
             let wasi = wasi::http_context(&environment, &log, clocks);
-            let store = store(Track::Sequential, wasi, limiter, cpu);
+            let store = store(Track::Sequential, pre.engine(), wasi, limiter, cpu);
             let scheme = if secure { Scheme::Https } else { Scheme::Http };
             run_http_02(store, pre, request, scheme, reply, &meter).await
         }
         (Guest::Http03(pre), Protocol::Http { request, reply }) => {
             let wasi = wasi::http_context(&environment, &log, clocks);
-            let store = store(Track::Concurrent, wasi, limiter, cpu);
+            let store = store(Track::Concurrent, pre.engine(), wasi, limiter, cpu);
             let request = absolute(request, secure);
             run_http_03(store, pre, request, reply, &meter).await
         }
@@ -150,16 +150,16 @@ where
             let mut wasi = wasi::cgi_builder(&environment, &variables, stdin, stdout, &log, clocks);
             match guest {
                 Guest::Cgi01(pre) => {
-                    let engine = engines.get(Track::Sequential);
+                    let engine = pre.module().engine();
                     let store = new_command_store(engine, wasi.build_p1(), limiter, cpu);
                     run_cgi_01(store, pre, &meter).await
                 }
                 Guest::Cgi02(pre) => {
-                    let store = store(Track::Sequential, wasi.build(), limiter, cpu);
+                    let store = store(Track::Sequential, pre.engine(), wasi.build(), limiter, cpu);
                     run_cgi_02(store, pre, &meter).await
                 }
                 Guest::Cgi03(pre) => {
-                    let store = store(Track::Concurrent, wasi.build(), limiter, cpu);
+                    let store = store(Track::Concurrent, pre.engine(), wasi.build(), limiter, cpu);
                     run_cgi_03(store, pre, &meter).await
                 }
                 Guest::Http02(_) | Guest::Http03(_) => return Err(mismatch()),
