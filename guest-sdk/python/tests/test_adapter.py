@@ -1,13 +1,14 @@
 """What the adapter promises, under an ordinary Python."""
 
 import contextlib
+import gc
 import io
 import json
 import types
 import unittest
 from http.server import BaseHTTPRequestHandler
 
-from whit_adapter import componentize, entry, exchange, find, http_server
+from whit_adapter import componentize, entry, exchange, find, http_server, warm
 
 
 class Recorder:
@@ -205,6 +206,32 @@ class HandlerClass(unittest.TestCase):
         got = call(handler(do_GET=lambda self: answer(self, b"late"), wbufsize=65536))
         self.assertEqual((got.status, got.body), (200, b"late"))
 
+    def test_a_handler_that_parses_for_itself_gets_the_bytes(self):
+        def parse_request(self):
+            self.lines = [self.raw_requestline, self.rfile.readline(), self.rfile.readline()]
+            return BaseHTTPRequestHandler.parse_request(self)
+
+        def do_POST(self):
+            answer(self, b"".join(self.lines) + self.rfile.read(4))
+
+        got = call(
+            handler(parse_request=parse_request, do_POST=do_POST), "/p", "POST",
+            headers=[("Content-Length", "4")], body=b"body",
+        )
+        self.assertTrue(got.body.startswith(b"POST /p HTTP/1.0\r\nHost: example.com:8080\r\n"), got.body)
+        self.assertTrue(got.body.endswith(b"body"))
+
+    def test_a_path_that_begins_with_two_slashes_is_no_host(self):
+        got = call(handler(do_GET=lambda self: answer(self, self.path.encode())), "//evil/a")
+        self.assertEqual(got.body, b"/evil/a")
+
+    def test_a_header_may_go_on_in_the_next_line(self):
+        def do_GET(self):
+            self.wfile.write(b"HTTP/1.0 200 OK\nX-Long: one\n  two\nX-Empty:\n\nbody")
+
+        got = call(handler(do_GET=do_GET))
+        self.assertEqual(got.headers, [("X-Long", "one two"), ("X-Empty", "")])
+
     def test_interim_responses_are_left_out(self):
         def do_GET(self):
             self.wfile.write(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 201 Created\nA: b\n\nbody")
@@ -386,6 +413,19 @@ class Asgi(unittest.TestCase):
             await send({"type": "http.response.body", "body": f"{first}{second}".encode()})
 
         self.assertEqual(call(app).body, b"12")
+
+
+class WarmUp(unittest.TestCase):
+    def test_it_leaves_nothing_behind_but_what_stays(self):
+        output = io.StringIO()
+        before = gc.get_freeze_count()
+        with contextlib.redirect_stderr(output), contextlib.redirect_stdout(output):
+            warm.warm_up()
+        try:
+            self.assertEqual(output.getvalue(), "")
+            self.assertGreater(gc.get_freeze_count(), before)
+        finally:
+            gc.unfreeze()
 
 
 class OddNames(unittest.TestCase):

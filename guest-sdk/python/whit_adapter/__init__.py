@@ -16,5 +16,6 @@ The modules, in the order in which a request passes through them:
 - `wsgi`         runs a WSGI application over an exchange
 - `asgi`         runs an ASGI application over an exchange
 - `find`         which of the three a module holds
+- `warm`         at build time: serves a request to itself, so that instances need not warm up
 - `entry`        at build time: writes the module that a component starts from
 """

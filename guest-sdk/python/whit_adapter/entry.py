@@ -13,7 +13,7 @@ from pathlib import Path
 
 TEMPLATE = '''\
 """Written by the build; changes are lost."""
-from whit_adapter import wasi
+from whit_adapter import warm, wasi
 
 {load}
 
@@ -25,6 +25,7 @@ for name in {lazy!r}:
         pass
 
 IncomingHandler = wasi.incoming_handler(function)
+warm.warm_up()
 '''
 
 PLAIN = "import {module} as function"

@@ -5,7 +5,6 @@ bytes of an HTTP/1.0 message, and what it writes is parsed as one. HTTP/1.0,
 because that tells it to answer once and then close.
 """
 
-import http.client
 import io
 from http.server import BaseHTTPRequestHandler
 
@@ -31,15 +30,39 @@ def answering_once(handler_class):
         def handle(self):
             self.handle_one_request()
 
+        if handler_class.parse_request is BaseHTTPRequestHandler.parse_request:
+            parse_request = take_request
+
     AnsweringOnce.__name__ = handler_class.__name__
     AnsweringOnce.__qualname__ = handler_class.__qualname__
     return AnsweringOnce
+
+
+def take_request(handler):
+    """`BaseHTTPRequestHandler.parse_request` without its parsing, which takes
+    longer than all the rest of a short request: the host has done it."""
+    request = handler.request.exchange
+    line = handler.raw_requestline.decode("latin-1").rstrip("\r\n")
+    handler.requestline = line
+    handler.command = request.method
+    handler.request_version = "HTTP/1.0"
+    # As there: a path with two slashes would be taken for a host's name.
+    handler.path = "/" + request.target.lstrip("/") if request.target.startswith("//") else request.target
+    handler.close_connection = True
+    handler.headers = handler.MessageClass()
+    for name, value in request.headers:
+        handler.headers[name] = value
+    # The rest of the head is in front of the body.
+    while handler.rfile.readline(65537) not in (b"\r\n", b"\n", b""):
+        pass
+    return True
 
 
 class Connection:
     """What a handler uses of a socket."""
 
     def __init__(self, request, response):
+        self.exchange = request
         self._input = request.body.after(request_head(request))
         self._output = ResponseParser(response)
 
@@ -173,8 +196,17 @@ def parse_head(head):
     code = rest.partition(" ")[0]
     if not version.startswith("HTTP/") or not code.isdigit():
         raise ValueError("the function wrote a body before a status; is send_response() missing?")
-    message = http.client.parse_headers(io.BytesIO(fields))
-    return int(code), [(name, value.strip()) for name, value in message.items()]
+    headers = []
+    for line in fields.decode("latin-1").splitlines():
+        if line[:1] in (" ", "\t") and headers:
+            # A line that goes on with the one before (obs-fold).
+            name, value = headers.pop()
+            headers.append((name, f"{value} {line.strip()}"))
+            continue
+        name, found, value = line.partition(":")
+        if found:
+            headers.append((name.strip(), value.strip()))
+    return int(code), headers
 
 
 class Chunks:

@@ -18,8 +18,8 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::MetadataExt;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use wasmtime::component::Component;
 use wasmtime::Module;
+use wasmtime::component::Component;
 
 use super::{Engines, Track};
 use crate::model::ids::Digest;

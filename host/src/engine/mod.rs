@@ -148,10 +148,7 @@ impl Engines {
                 + metrics.tables() as u64
                 + metrics.stacks() as u64
         };
-        self.all()
-            .filter_map(|(_, engine)| engine.pooling_allocator_metrics())
-            .map(in_use)
-            .sum()
+        self.all().filter_map(|(_, engine)| engine.pooling_allocator_metrics()).map(in_use).sum()
     }
 
     /// The memory of all guests together.

@@ -12,7 +12,7 @@ use crate::dev::watch::fingerprint;
 /// Where a function is looked for, in this order.
 const ENTRIES: [&str; 4] = ["app.py", "index.py", "handler.py", "main.py"];
 
-const SHIM: [Embedded; 9] = [
+const SHIM: [Embedded; 10] = [
     (
         "whit_adapter/__init__.py",
         include_str!("../../../../guest-sdk/python/whit_adapter/__init__.py"),
@@ -32,6 +32,7 @@ const SHIM: [Embedded; 9] = [
         "whit_adapter/http_server.py",
         include_str!("../../../../guest-sdk/python/whit_adapter/http_server.py"),
     ),
+    ("whit_adapter/warm.py", include_str!("../../../../guest-sdk/python/whit_adapter/warm.py")),
     ("whit_adapter/wasi.py", include_str!("../../../../guest-sdk/python/whit_adapter/wasi.py")),
     ("whit_adapter/wsgi.py", include_str!("../../../../guest-sdk/python/whit_adapter/wsgi.py")),
 ];
