@@ -20,6 +20,7 @@ mod logs_and_receipts;
 mod recursion;
 mod revisions;
 mod routing;
+mod sandbox;
 mod sdks;
 mod shutdown;
 mod slow_clients;
