@@ -5,6 +5,7 @@ mod architecture;
 mod bad_guests;
 mod bad_uploads;
 mod cli;
+mod core_spec;
 mod descriptors;
 mod disconnect;
 mod durability;
