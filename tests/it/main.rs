@@ -18,6 +18,7 @@ mod http_front;
 mod isolation;
 mod limits;
 mod logs_and_receipts;
+mod properties;
 mod recursion;
 mod revisions;
 mod routing;
