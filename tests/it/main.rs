@@ -26,6 +26,7 @@ mod sandbox;
 mod sdks;
 mod shutdown;
 mod slow_clients;
+mod specification;
 mod streaming;
 mod tls;
 mod upload;
