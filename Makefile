@@ -3,7 +3,10 @@
 # One folder for all builds; a release build has its own part of it.
 CARGO ?= cargo
 
-.PHONY: demo test bench matrix soak check install clean
+TARGET ?= spec
+SECONDS_MAX ?= 600
+
+.PHONY: demo test bench matrix soak fuzz check install clean
 
 # Builds the host, gets the guest toolchains that are missing, builds and
 # deploys every example, and keeps serving. Ends with Ctrl-C.
@@ -34,6 +37,13 @@ soak:
 	$(CARGO) test --locked -p tests --test soak -- --nocapture
 	$(CARGO) build --locked -p tests
 	tests/soak/crash-points $$($(CARGO) metadata --format-version 1 --no-deps --locked | python3 -c 'import json, sys; print(json.load(sys.stdin)["target_directory"])')/debug/whit-under-test
+
+# One of the targets in tests/fuzz, for as long as is said; needs cargo-fuzz and a
+# nightly compiler. New inputs are kept in corpus, where the next run begins.
+fuzz:
+	mkdir -p tests/fuzz/corpus/$(TARGET)
+	$(CARGO) +nightly fuzz run --fuzz-dir tests/fuzz --sanitizer none $(TARGET) \
+		tests/fuzz/corpus/$(TARGET) tests/fuzz/seeds/$(TARGET) -- -max_total_time=$(SECONDS_MAX)
 
 # What the gate runs.
 check:

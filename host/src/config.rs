@@ -12,6 +12,7 @@ use std::time::Duration;
 use crate::engine::compile::CompileBounds;
 use crate::engine::pool::PoolBounds;
 use crate::model::quantity::{ByteSize, Millis};
+use crate::sandbox::Mode;
 
 /// Every setting: its name in the file, its default, and what it is. The
 /// environment variable is the name in capitals with `WHIT_` before it.
@@ -44,6 +45,12 @@ const SETTINGS: &[(&str, &str, &str)] = &[
         "private_egress",
         "false",
         "whether functions may call private addresses that their allow_hosts names: true or false",
+    ),
+    (
+        "sandbox",
+        "auto",
+        "what the process gives up of its own rights: auto (what the kernel has), on (or it does \
+         not start), off",
     ),
     ("fine_clocks", "false", "whether functions see clocks finer than 1 ms: true or false"),
 ];
@@ -101,6 +108,8 @@ pub struct Config {
     pub receipts_bytes_max: u64,
     /// Whether functions may reach private addresses that they name.
     pub private_egress: bool,
+    /// Whether the process gives up the rights that it does not need.
+    pub sandbox: Mode,
     /// The resolved values and where each came from.
     origins: Vec<(&'static str, String, String)>,
 }
@@ -136,6 +145,15 @@ pub fn toolchains_dir() -> PathBuf {
 #[must_use]
 pub fn log_filter() -> String {
     std::env::var("WHIT_LOG").unwrap_or_else(|_| "info".to_owned())
+}
+
+/// Certificates of authorities that are used instead of the machine's own:
+/// `SSL_CERT_FILE`, and the folders in `SSL_CERT_DIR`.
+#[must_use]
+pub fn trusted_certificates() -> Vec<PathBuf> {
+    let folders = std::env::var_os("SSL_CERT_DIR").unwrap_or_default();
+    let file = std::env::var_os("SSL_CERT_FILE").map(PathBuf::from);
+    std::env::split_paths(&folders).chain(file).collect()
 }
 
 /// Whether the standard library captures a backtrace for each error.
@@ -212,6 +230,7 @@ impl Config {
             drain_time_max: reader.time("drain_time_max"),
             receipts_bytes_max: reader.size("receipts_max"),
             private_egress: reader.parsed("private_egress").unwrap_or(false),
+            sandbox: reader.parsed("sandbox").unwrap_or(Mode::Auto),
             origins: Vec::new(),
         };
         reader.finish(config)

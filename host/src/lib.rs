@@ -33,4 +33,5 @@ pub mod registry;
 pub mod storage;
 
 pub mod model;
+pub mod sandbox;
 pub mod telemetry;

@@ -3,7 +3,7 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::admin::{self, AdminState, AdminToken};
 use crate::capabilities::http::{HopKey, HostEgress, OwnListeners};
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::engine::Engines;
 use crate::engine::artifact::Artifacts;
 use crate::engine::compile::{CompileFolders, Compiler};
@@ -25,6 +25,7 @@ use crate::ingress::{DataPlane, accept};
 use crate::invoke::Invoker;
 use crate::registry::Registry;
 use crate::router::Router;
+use crate::sandbox::{self, InForce, Mode, Reach, SandboxError};
 use crate::shutdown;
 use crate::storage::StorageError;
 use crate::storage::files::Files;
@@ -71,6 +72,15 @@ pub enum StartError {
     /// There is no TLS.
     #[error("TLS can not be set up")]
     Tls(#[from] TlsError),
+    /// The process can not give up its rights.
+    #[error("the sandbox can not be set up (sandbox = \"off\" does without)")]
+    Sandbox(#[from] SandboxError),
+    /// The kernel has less than `sandbox = "on"` demands.
+    #[error("the kernel can confine {in_force} only, and sandbox is \"on\"; \"auto\" takes that")]
+    NotWhole {
+        /// What it can.
+        in_force: InForce,
+    },
     /// The engine can not be made.
     #[error("the engine can not be made: {0}")]
     Engine(String),
@@ -81,6 +91,34 @@ pub enum StartError {
 
 /// Longest queue of connections that the kernel completes ahead of us.
 const BACKLOG: u32 = 4096;
+/// Read by the C library to start programs and to resolve names, by the
+/// allocator and the runtime to learn of processors, by the engine (its own
+/// pages), and by TLS to clients of guests (authorities).
+const MACHINE_FILES: &[&str] = &[
+    "/proc/self",
+    "/sys/fs/cgroup",
+    "/sys/devices/system",
+    "/sys/kernel/mm/transparent_hugepage",
+    "/dev/urandom",
+    "/etc/ld.so.cache",
+    "/etc/resolv.conf",
+    "/run/systemd/resolve",
+    "/etc/hosts",
+    "/etc/host.conf",
+    "/etc/nsswitch.conf",
+    "/etc/gai.conf",
+    "/etc/services",
+    "/etc/protocols",
+    "/etc/ssl/certs",
+    "/etc/ssl/cert.pem",
+    "/etc/ssl/ca-bundle.pem",
+    "/etc/ca-certificates",
+    "/etc/pki/tls/certs",
+    "/etc/pki/tls/cert.pem",
+    "/etc/pki/ca-trust",
+    "/usr/share/ca-certificates",
+    "/usr/local/share/ca-certificates",
+];
 /// The file with [`Addresses`].
 pub const HOST_FILE: &str = "host.json";
 
@@ -149,6 +187,68 @@ pub async fn run(
     host.telemetry.close();
     tracing::info!("stopped");
     Ok(())
+}
+
+/// Gives up the rights that a host of this configuration does not need, for the
+/// calling thread and all that come after it. The data folder is made first: what
+/// is not there can not be allowed. Keep what is returned until the end.
+///
+/// # Errors
+/// See [`StartError`].
+pub fn confine(config: &Config) -> Result<Option<InForce>, StartError> {
+    if config.sandbox == Mode::Off {
+        tracing::info!("the sandbox is off");
+        return Ok(None);
+    }
+    Files::open(&config.data_dir).map_err(|error| StartError::Data {
+        folder: config.data_dir.display().to_string(),
+        source: Box::new(error),
+    })?;
+    let in_force = sandbox::confine_host(&reach(config)?)?;
+    if config.sandbox == Mode::On && !in_force.is_whole() {
+        return Err(StartError::NotWhole { in_force });
+    }
+    tracing::info!(confined = %in_force, "the sandbox is on");
+    Ok(Some(in_force))
+}
+
+/// What [`confine`] would put in force here, in a line.
+///
+/// # Errors
+/// As [`confine`].
+pub fn explain_sandbox(config: &Config) -> Result<String, StartError> {
+    if config.sandbox == Mode::Off {
+        return Ok("the sandbox is off".to_owned());
+    }
+    let in_force = sandbox::probe(&reach(config)?)?;
+    if config.sandbox == Mode::On && !in_force.is_whole() {
+        return Err(StartError::NotWhole { in_force });
+    }
+    Ok(format!("the sandbox confines {in_force}"))
+}
+
+/// What a host needs of the machine it runs on.
+fn reach(config: &Config) -> io::Result<Reach> {
+    let (execute, libraries) = sandbox::own_program()?;
+    let mut read: Vec<PathBuf> = MACHINE_FILES.iter().map(PathBuf::from).collect();
+    read.extend(libraries);
+    read.extend(config::trusted_certificates());
+    if let Some(tls) = &config.tls {
+        for file in [&tls.certificate, &tls.key] {
+            // Renewed ones are new files; often the name is a link to another
+            // folder, where they are.
+            let real = file.canonicalize()?;
+            read.extend([file.as_path(), &real].iter().filter_map(|file| folder_of(file)));
+        }
+    }
+    let write = vec![config.data_dir.clone(), PathBuf::from("/dev/null")];
+    let listen = [config.listen.port(), config.admin_listen.port()].into();
+    Ok(Reach { write, read, execute, listen })
+}
+
+fn folder_of(file: &Path) -> Option<PathBuf> {
+    let folder = file.parent()?;
+    Some(if folder.as_os_str().is_empty() { PathBuf::from(".") } else { folder.to_owned() })
 }
 
 /// What a host is made of.

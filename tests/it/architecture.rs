@@ -14,7 +14,7 @@ const FUNCTION_LINES_MAX: usize = 80;
 /// Modules by layer: one may use its own layer and those below it.
 const LAYERS: [&[&str]; 8] = [
     &["model"],
-    &["telemetry", "dev"],
+    &["telemetry", "dev", "sandbox"],
     &["engine", "capabilities", "router", "storage"],
     &["invoke", "registry", "config"],
     &["http_error"],

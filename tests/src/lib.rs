@@ -6,6 +6,7 @@
 
 pub mod admin;
 pub mod command;
+pub mod fuzz;
 pub mod guests;
 pub mod health;
 pub mod host;

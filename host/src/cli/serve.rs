@@ -32,6 +32,9 @@ pub(super) struct ServeArgs {
     /// Private key of the certificate, in PEM
     #[arg(long, value_name = "FILE")]
     pub(super) tls_key: Option<PathBuf>,
+    /// What the process gives up of its own rights: auto, on or off [default: auto]
+    #[arg(long, value_name = "MODE", num_args = 0..=1, default_missing_value = "on")]
+    pub(super) sandbox: Option<String>,
     /// Configuration file
     #[arg(long, value_name = "FILE")]
     pub(super) config: Option<PathBuf>,
@@ -52,6 +55,7 @@ pub(super) fn run(args: ServeArgs, global: &Global) -> anyhow::Result<ExitCode> 
         Config::load(&flags(&args, global)).map_err(|error| UsageError(error.to_string()))?;
     if args.check {
         output::line(config.explain().trim_end())?;
+        output::line(&server::explain_sandbox(&config)?)?;
         return Ok(ExitCode::SUCCESS);
     }
     if config::library_backtraces_are_on() {
@@ -62,6 +66,9 @@ pub(super) fn run(args: ServeArgs, global: &Global) -> anyhow::Result<ExitCode> 
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())
         .init();
+    // Before there are threads: each has its own rights, and those that it
+    // starts have them from it.
+    let _sandbox = server::confine(&config)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -122,6 +129,7 @@ fn flags(args: &ServeArgs, global: &Global) -> Flags {
         ("tls_key", path(&args.tls_key)),
         ("listen", args.listen.clone()),
         ("admin_listen", args.admin_listen.clone()),
+        ("sandbox", args.sandbox.clone()),
         ("data_dir", data_dir),
     ];
     let settings = given.into_iter().filter_map(|(name, value)| Some((name, value?))).collect();

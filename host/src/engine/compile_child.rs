@@ -20,6 +20,7 @@ use super::compile_cache::CompileCache;
 use super::loader::Guest;
 use super::{Track, linker, pool};
 use crate::model::function::GuestKind;
+use crate::sandbox;
 
 /// Largest artifact, in bytes.
 const ARTIFACT_BYTES_MAX: u64 = 1 << 30;
@@ -231,54 +232,6 @@ fn confine(memory_bytes: u64, cpu_seconds: u64) -> Result<(), Box<dyn std::error
     rustix::process::setrlimit(Resource::Core, limit(0))?;
     rustix::process::setrlimit(Resource::Fsize, limit(ARTIFACT_BYTES_MAX))?;
     rustix::process::nice(10)?;
-    rustix::thread::set_no_new_privs(true)?;
-    forbid_files()?;
-    forbid_syscalls()?;
-    Ok(())
-}
-
-/// No file and no TCP port can be opened from here on, where the kernel has
-/// Landlock; older kernels are left with the system call filter.
-fn forbid_files() -> Result<(), landlock::RulesetError> {
-    use landlock::{ABI, Access, AccessFs, AccessNet, Ruleset, RulesetAttr};
-    Ruleset::default()
-        .handle_access(AccessFs::from_all(ABI::V5))?
-        .handle_access(AccessNet::from_all(ABI::V5))?
-        .create()?
-        .restrict_self()?;
-    Ok(())
-}
-
-/// No sockets, no programs, no reach into other processes.
-fn forbid_syscalls() -> Result<(), Box<dyn std::error::Error>> {
-    use rustix::io::Errno;
-    use seccompiler::{SeccompAction, SeccompFilter};
-    let forbidden = [
-        libc::SYS_socket,
-        libc::SYS_socketpair,
-        libc::SYS_connect,
-        libc::SYS_bind,
-        libc::SYS_execve,
-        libc::SYS_execveat,
-        libc::SYS_ptrace,
-        libc::SYS_process_vm_readv,
-        libc::SYS_process_vm_writev,
-        libc::SYS_pidfd_getfd,
-        libc::SYS_io_uring_setup,
-        libc::SYS_bpf,
-        libc::SYS_mount,
-        libc::SYS_unshare,
-        libc::SYS_setns,
-        libc::SYS_kill,
-    ];
-    let denied = u32::try_from(Errno::PERM.raw_os_error())?;
-    let filter = SeccompFilter::new(
-        forbidden.into_iter().map(|number| (number, Vec::new())).collect(),
-        SeccompAction::Allow,
-        SeccompAction::Errno(denied),
-        std::env::consts::ARCH.try_into()?,
-    )?;
-    let program: seccompiler::BpfProgram = filter.try_into()?;
-    seccompiler::apply_filter(&program)?;
+    sandbox::confine_compiler()?;
     Ok(())
 }

@@ -19,7 +19,7 @@ const REFUSED: u8 = 0;
 
 /// Follows the messages of one connection.
 #[derive(Debug)]
-pub(super) struct Framing {
+pub struct Framing {
     expected: Expected,
     /// How the current message's body is framed, as far as its head has said.
     body: Body,
@@ -62,8 +62,16 @@ enum Body {
 #[derive(Debug)]
 struct Broken;
 
+impl Default for Framing {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl Framing {
-    pub(super) fn new() -> Self {
+    /// At the beginning of a connection.
+    #[must_use]
+    pub fn new() -> Self {
         Self {
             expected: Expected::RequestLine,
             body: Body::None,
@@ -73,7 +81,8 @@ impl Framing {
     }
 
     /// Whether some of a head is there, but not all.
-    pub(super) fn inside_a_head(&self) -> bool {
+    #[must_use]
+    pub fn inside_a_head(&self) -> bool {
         match self.expected {
             Expected::RequestLine => !self.line.is_empty(),
             Expected::Field => true,
@@ -82,7 +91,7 @@ impl Framing {
     }
 
     /// Looks at what was read, and spoils it if it breaks a rule.
-    pub(super) fn check(&mut self, bytes: &mut [u8]) {
+    pub fn check(&mut self, bytes: &mut [u8]) {
         let mut at = 0;
         while let Some(rest) = bytes.get_mut(at..).filter(|rest| !rest.is_empty()) {
             match self.expected {

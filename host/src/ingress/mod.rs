@@ -7,7 +7,7 @@ pub mod accept;
 pub mod body;
 pub mod connection;
 mod flood;
-mod framing;
+pub mod framing;
 mod http2;
 pub mod parameters;
 pub mod request;

@@ -191,6 +191,8 @@ fn connect(path: &Path) -> rusqlite::Result<Connection> {
     // FULL syncs the log at each commit; NORMAL could lose the last ones.
     connection.pragma_update(None, "synchronous", "FULL")?;
     connection.pragma_update(None, "foreign_keys", true)?;
+    // Not files in the machine's temporary folder, which the sandbox has none of.
+    connection.pragma_update(None, "temp_store", "MEMORY")?;
     connection.pragma_update(None, "trusted_schema", false)?;
     Ok(connection)
 }
