@@ -200,6 +200,10 @@ pub fn confine(config: &Config) -> Result<Option<InForce>, StartError> {
         tracing::info!("the sandbox is off");
         return Ok(None);
     }
+    if let Some(files) = config.tls.clone() {
+        // A host that can not start makes no folders.
+        Tls::open(files)?;
+    }
     Files::open(&config.data_dir).map_err(|error| StartError::Data {
         folder: config.data_dir.display().to_string(),
         source: Box::new(error),
@@ -237,7 +241,8 @@ fn reach(config: &Config) -> io::Result<Reach> {
         for file in [&tls.certificate, &tls.key] {
             // Renewed ones are new files; often the name is a link to another
             // folder, where they are.
-            let real = file.canonicalize()?;
+            // One that is not there is named when TLS is set up.
+            let real = file.canonicalize().unwrap_or_else(|_| file.clone());
             read.extend([file.as_path(), &real].iter().filter_map(|file| folder_of(file)));
         }
     }
