@@ -4,6 +4,7 @@
 //! what it is on a quiet host, and 50 ms. On a machine that does other things,
 //! too, that is asked of fewer of its answers: see `PART`.
 
+use std::net::TcpListener;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
@@ -18,15 +19,15 @@ const HOGS: u32 = 64;
 const REQUESTS: u32 = 200;
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// Asks `paths` without a pause, each with as many clients as there are hogs for
-/// one, until `done`. Answers may be anything but a failure of the host's.
-fn hog(host: &Host, paths: &[&str], done: &AtomicBool, calls: &AtomicU32, number: u32) {
-    let request = Request::get(paths[number as usize % paths.len()]);
+/// Sends one of `requests` without a pause, each with as many clients as there
+/// are hogs for one, until `done`. Answers may be anything but a failure of the host's.
+fn hog(host: &Host, requests: &[Request], done: &AtomicBool, calls: &AtomicU32, number: u32) {
+    let request = &requests[number as usize % requests.len()];
     let mut connection: Option<Connection> = None;
     while !done.load(Ordering::Relaxed) {
         let open = connection.take().unwrap_or_else(|| host.connect());
         let mut open = open;
-        if open.send(&request).is_err() {
+        if open.send(request).is_err() {
             continue;
         }
         let Ok(answer) = open.response() else { continue };
@@ -39,6 +40,13 @@ fn hog(host: &Host, paths: &[&str], done: &AtomicBool, calls: &AtomicU32, number
 /// Measures the victim alone and then beside hogs at these paths.
 #[track_caller]
 fn quiet_and_noisy(host: &Host, victim: (&str, &str), paths: &[&str]) {
+    let requests: Vec<Request> = paths.iter().map(|path| Request::get(path)).collect();
+    beside(host, victim, paths, &requests);
+}
+
+/// The same for hogs that send these requests; `name` is for who reads along.
+#[track_caller]
+fn beside(host: &Host, victim: (&str, &str), name: &[&str], requests: &[Request]) {
     let health = Health::watch(host);
     let measure = || Latency::measure(host, victim.0, victim.1, REQUESTS, PAUSE);
     let quiet = measure();
@@ -46,7 +54,7 @@ fn quiet_and_noisy(host: &Host, victim: (&str, &str), paths: &[&str]) {
     let noisy = std::thread::scope(|scope| {
         for number in 0..HOGS {
             let (done, calls) = (&done, &calls);
-            scope.spawn(move || hog(host, paths, done, calls, number));
+            scope.spawn(move || hog(host, requests, done, calls, number));
         }
         let running = "whit_invocations_running";
         tests::eventually("the hogs run", || (host.admin().metric(running) > 8.0).then_some(()));
@@ -54,9 +62,9 @@ fn quiet_and_noisy(host: &Host, victim: (&str, &str), paths: &[&str]) {
         done.store(true, Ordering::Relaxed);
         noisy
     });
-    println!("{paths:?}, {} calls. quiet: {quiet}; noisy: {noisy}", calls.into_inner());
+    println!("{name:?}, {} calls. quiet: {quiet}; noisy: {noisy}", calls.into_inner());
     let allowed = quiet.percentile(0.99) * 3 + Duration::from_millis(50);
-    assert!(noisy.percentile(PART) <= allowed, "{paths:?}: quiet {quiet}, noisy {noisy}");
+    assert!(noisy.percentile(PART) <= allowed, "{name:?}: quiet {quiet}, noisy {noisy}");
     health.check(host, "the hogs");
 }
 
@@ -104,6 +112,23 @@ fn guests_that_write_and_wait() {
     // Its log, its response, its timers, its pieces.
     let paths = ["/log/", "/out/", "/http/sleep?ms=5", "/http/stream?n=3"];
     quiet_and_noisy(&host, ("/hello/", "hello"), &paths);
+}
+
+#[test]
+fn guests_that_call_out() {
+    let _alone = alone();
+    let host = host().set("instances_max", 128).set("private_egress", true).start();
+    // Takes connections, and never says a word.
+    let silent = TcpListener::bind("127.0.0.1:0").expect("a listener");
+    let authority = silent.local_addr().expect("its address").to_string();
+    let spec = json!({ "timeout": "500ms", "allow_hosts": [format!("http://{authority}")] });
+    deploy(&host, "out", guests::http_02(), &spec);
+    deploy(&host, "out3", guests::http_03(), &spec);
+    let call = |function: &str| {
+        let request = Request::get(&format!("/{function}/call"));
+        request.header("x-call-authority", &authority).header("x-call-paths", "/")
+    };
+    beside(&host, ("/hello/", "hello"), &["calls out"], &[call("out"), call("out3")]);
 }
 
 #[test]
