@@ -14,13 +14,17 @@ use crate::engine::pool::PoolBounds;
 use crate::model::quantity::{ByteSize, Millis};
 use crate::sandbox::Mode;
 
+/// Most guests at the same time: the address space that the pools reserve for
+/// each of them, 39 GB with all guard pages, has to fit into 128 TB.
+const INSTANCES_MAX: u32 = 2500;
+
 /// Every setting: its name in the file, its default, and what it is. The
 /// environment variable is the name in capitals with `WHIT_` before it.
 const SETTINGS: &[(&str, &str, &str)] = &[
     ("listen", "127.0.0.1:8080", "address of the data plane"),
     ("admin_listen", "127.0.0.1:8081", "address of the admin API"),
     ("data_dir", "", "folder for everything that must survive"),
-    ("instances_max", "1000", "guests that run at the same time"),
+    ("instances_max", "1000", "guests that run at the same time, 2500 at most"),
     ("tls_cert", "", "certificate of the data plane, in PEM; with it, HTTPS alone is spoken"),
     ("tls_key", "", "private key of the certificate, in PEM"),
     ("connections_max", "10000", "client connections at the same time"),
@@ -209,7 +213,7 @@ impl Config {
             admin_listen: reader.value("admin_listen"),
             data_dir: reader.data_dir(),
             pool: PoolBounds {
-                instances: reader.number("instances_max", 1..=10_000),
+                instances: reader.number("instances_max", 1..=INSTANCES_MAX),
                 memory_bytes_max: reader.size("memory_max"),
                 guest_memory_bytes_max: reader.guest_memory(),
                 fine_clocks: reader.parsed("fine_clocks").unwrap_or(false),
@@ -408,7 +412,7 @@ mod tests {
         for part in [
             "4 problem(s)",
             "\"listen\"",
-            "from 1 to 10000",
+            "from 1 to 2500",
             "5 parsecs",
             "tls_key is set and tls_cert is not",
         ] {

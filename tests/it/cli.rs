@@ -236,7 +236,7 @@ fn the_configuration_is_checked_whole_before_anything_starts() {
         command::run(&mut command)
     };
     let said = serve(&["--config", config]).failed(2);
-    assert_has(&said, &["3 problem(s)", "\"lisen\"", "\"listen\"", "from 1 to 10000", "5 parsecs"]);
+    assert_has(&said, &["3 problem(s)", "\"lisen\"", "\"listen\"", "from 1 to 2500", "5 parsecs"]);
     let mut command = command::command(WHIT, folder.path());
     command.args(["serve", "--check", "--listen", "127.0.0.1:9"]).env("WHIT_LOADED_MAX", "77");
     let said = command::run(&mut command).succeeded();
