@@ -18,9 +18,14 @@ use super::turns::{Share, Turn, Turned};
 use crate::engine::limits::CpuClock;
 use crate::engine::run::Failure;
 
-type Guest = Pin<Box<dyn Future<Output = Result<(), Failure>> + Send>>;
+/// A guest with its permit, which is given back when the guest is gone,
+/// wherever that is: fields are dropped in their order.
+struct Guest {
+    run: Pin<Box<dyn Future<Output = Result<(), Failure>> + Send>>,
+    _permit: Permit,
+}
 
-/// A running guest with its permit.
+/// Drives one guest.
 pub struct Driver {
     state: State,
     cpu: Arc<CpuClock>,
@@ -65,7 +70,7 @@ impl Wake for Woken {
 /// Polls a guest once, on whatever thread.
 fn slice(mut guest: Guest, cpu: &CpuClock, share: &Share, context: &mut Context<'_>) -> Sliced {
     cpu.start_slice();
-    let polled = catch_unwind(AssertUnwindSafe(|| guest.as_mut().poll(context)));
+    let polled = catch_unwind(AssertUnwindSafe(|| guest.run.as_mut().poll(context)));
     let (cpu_is_over, due_ns) = cpu.end_slice();
     share.charge(due_ns);
     match polled {
@@ -85,11 +90,7 @@ impl Driver {
         deadline: Instant,
     ) -> Self {
         let share = Arc::clone(permit.share());
-        // The permit is given back when the guest is gone, wherever that is.
-        let guest: Guest = Box::pin(async move {
-            let _permit = permit;
-            guest.await
-        });
+        let guest = Guest { run: Box::pin(guest), _permit: permit };
         let state = State::Running { guest: Some(guest), timer: None, turn: Turn::None, share };
         Self { state, cpu, deadline, failure: None }
     }
