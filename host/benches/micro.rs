@@ -358,6 +358,8 @@ impl Bed {
             protocol,
             environment: Arc::new([]),
             limits,
+            memory: Arc::clone(self.engines.memory()),
+            clocks: self.engines.clocks(),
             meter,
             cpu,
             log: Arc::clone(&self.log),
@@ -365,7 +367,7 @@ impl Bed {
             secure: false,
             hops: 0,
         };
-        let run = |protocol| run::run(self.engines.clone(), Arc::clone(guest), call(protocol));
+        let run = |protocol| run::run(Arc::clone(guest), call(protocol));
         if let Guest::Http02(_) | Guest::Http03(_) = **guest {
             let (reply, replied) = oneshot::channel();
             let request = http::Request::get("http://localhost/").body(body())?;

@@ -26,6 +26,7 @@ use std::sync::Arc;
 
 use wasmtime::{Engine, PoolingAllocatorMetrics};
 
+use crate::capabilities::clocks::Clocks;
 use crate::model::function::GuestKind;
 use limits::HostMemory;
 use pool::{Clearing, PoolBounds};
@@ -59,7 +60,7 @@ pub struct Engines {
     concurrent: Engine,
     fingerprints: Arc<Fingerprints>,
     memory: Arc<HostMemory>,
-    fine_clocks: bool,
+    clocks: Clocks,
 }
 
 /// What artifacts must have been compiled with, as file names: engine version,
@@ -106,8 +107,8 @@ impl Engines {
         epoch::start_ticker(vec![sequential.weak(), snapshots.weak(), concurrent.weak()])?;
         let fingerprints = Arc::new(Fingerprints::new()?);
         let memory = Arc::new(HostMemory::new(bounds.guest_memory_bytes_max));
-        let fine_clocks = bounds.fine_clocks;
-        Ok(Self { sequential, snapshots, concurrent, fingerprints, memory, fine_clocks })
+        let clocks = Clocks { fine: bounds.fine_clocks };
+        Ok(Self { sequential, snapshots, concurrent, fingerprints, memory, clocks })
     }
 
     /// The engine for an artifact of this size.
@@ -157,10 +158,10 @@ impl Engines {
         &self.memory
     }
 
-    /// Whether guests see clocks as fine as the machine has them.
+    /// Which clocks guests see.
     #[must_use]
-    pub fn fine_clocks(&self) -> bool {
-        self.fine_clocks
+    pub fn clocks(&self) -> Clocks {
+        self.clocks
     }
 }
 

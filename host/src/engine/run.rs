@@ -22,10 +22,10 @@ use wasmtime_wasi_http::p2::bindings::http::types::Scheme;
 use wasmtime_wasi_http::p3::Request as Request03;
 use wasmtime_wasi_http::p3::bindings::ServicePre;
 
-use super::limits::{CpuClock, Meter, StoreLimiter};
+use super::Track;
+use super::limits::{CpuClock, HostMemory, Meter, StoreLimiter};
 use super::loader::Guest;
 use super::store::{CommandState, CpuLimitReached, GuestState, new_command_store, new_store};
-use super::{Engines, Track};
 use crate::capabilities::body::{BodyError, GuestBody};
 use crate::capabilities::clocks::Clocks;
 use crate::capabilities::http::{Egress, HttpHooks};
@@ -98,6 +98,10 @@ pub struct Call<B> {
     pub environment: Arc<[(String, String)]>,
     /// What it may use.
     pub limits: Limits,
+    /// What it shares of the machine's memory with all others.
+    pub memory: Arc<HostMemory>,
+    /// Which clocks it sees.
+    pub clocks: Clocks,
     /// What it uses.
     pub meter: Arc<Meter>,
     /// Its CPU clock, which the caller runs around each poll.
@@ -118,17 +122,13 @@ pub struct Call<B> {
 /// # Errors
 /// See [`Failure`]. Timeouts are the caller's: a guest that waits in a host
 /// call is only ended by dropping the future.
-pub async fn run<B>(engines: Engines, guest: Arc<Guest>, call: Call<B>) -> Result<(), Failure>
+pub async fn run<B>(guest: Arc<Guest>, call: Call<B>) -> Result<(), Failure>
 where
     B: Body<Data = Bytes, Error = BodyError> + Send + 'static,
 {
-    let Call { protocol, environment, limits, meter, cpu, log, egress, secure, hops } = call;
-    let limiter = StoreLimiter::new(
-        Arc::clone(&meter),
-        limits.memory_bytes_max,
-        Arc::clone(engines.memory()),
-    );
-    let clocks = Clocks { fine: engines.fine_clocks() };
+    let Call { protocol, environment, limits, memory, clocks, .. } = call;
+    let Call { meter, cpu, log, egress, secure, hops, .. } = call;
+    let limiter = StoreLimiter::new(Arc::clone(&meter), limits.memory_bytes_max, memory);
     let store = |track, engine, wasi, limiter, cpu| {
         let hooks = HttpHooks::new(egress, Arc::clone(&log), track, hops);
         new_store(engine, wasi, hooks, limiter, cpu)

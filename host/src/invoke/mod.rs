@@ -197,6 +197,8 @@ impl Invoker {
             protocol,
             environment: Arc::clone(&target.environment),
             limits,
+            memory: Arc::clone(self.engines.memory()),
+            clocks: self.engines.clocks(),
             meter,
             cpu: Arc::clone(&cpu),
             log,
@@ -205,7 +207,7 @@ impl Invoker {
             hops,
         };
         let deadline = Instant::now() + Duration::from_millis(limits.timeout_ms);
-        let guest = run::run(self.engines.clone(), guest, call);
+        let guest = run::run(guest, call);
         let mut driver = Driver::new(guest, permit, cpu, deadline);
         let (head, source) = answer.wait(&mut driver, record).await?;
         Ok((head, source, driver))
