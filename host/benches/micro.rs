@@ -9,6 +9,7 @@
 #[path = "guests/mod.rs"]
 mod guests;
 
+use std::future::poll_fn;
 use std::hint::black_box;
 use std::path::Path;
 use std::process::ExitCode;
@@ -22,12 +23,13 @@ use criterion::{BenchmarkGroup, Criterion};
 use http_body_util::{BodyExt as _, Empty};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 
 use whit::capabilities::body::BodyError;
 use whit::capabilities::clocks::Clocks;
 use whit::capabilities::http::{Egress, HttpHooks};
 use whit::capabilities::log::{GuestLog, LogSource};
+use whit::capabilities::pipe::pipe;
 use whit::capabilities::wasi;
 use whit::engine::artifact::Artifacts;
 use whit::engine::compile::{CHILD_COMMAND, CompileBounds, CompileFolders, Compiler};
@@ -319,7 +321,7 @@ impl Bed {
         };
         let http = || wasi::http_context(&[], &self.log, clocks);
         let cgi = || {
-            let (stdout, _) = mpsc::channel(1);
+            let (stdout, _) = pipe();
             wasi::cgi_builder(&[], &[], body(), stdout, &self.log, clocks)
         };
         match guest {
@@ -379,11 +381,12 @@ impl Bed {
             ended?;
             answer?;
         } else {
-            let (stdout, mut chunks) = mpsc::channel(2);
+            let (stdout, mut output) = pipe();
             let variables = [("REQUEST_METHOD", "GET"), ("PATH_INFO", "/")];
             let variables = variables.map(|(name, value)| (name.to_owned(), value.to_owned()));
             let protocol = Protocol::Cgi { variables: variables.into(), stdin: body(), stdout };
-            let answer = async { while chunks.recv().await.is_some() {} };
+            let answer =
+                async { while poll_fn(|context| output.poll_read(context)).await.is_some() {} };
             let (ended, ()) = tokio::join!(run(protocol), answer);
             ended?;
         }

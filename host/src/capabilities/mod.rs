@@ -5,5 +5,6 @@ pub mod body;
 pub mod clocks;
 pub mod http;
 pub mod log;
+pub mod pipe;
 pub mod stdio;
 pub mod wasi;

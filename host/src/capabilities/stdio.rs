@@ -10,13 +10,12 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use http_body::Body;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::sync::mpsc;
-use tokio_util::sync::PollSender;
 use wasmtime_wasi::cli::{IsTerminal, StdinStream, StdoutStream};
 use wasmtime_wasi::p2::{InputStream, OutputStream, Pollable, StreamError, StreamResult};
 
 use super::body::BodyError;
 use super::log::GuestLog;
+use super::pipe::{Closed, PipeWriter};
 use crate::model::invocation::LogStream;
 
 /// Most bytes that a guest may hand over in one write.
@@ -134,15 +133,15 @@ impl AsyncRead for StdinReader {
     }
 }
 
-/// A CGI guest's standard output: chunks for whoever makes the response of them.
-/// A full channel holds the guest back.
-pub struct GuestStdout(mpsc::Sender<Bytes>);
+/// A CGI guest's standard output. Who reads too slowly holds the guest back.
+#[derive(Clone)]
+pub struct GuestStdout(PipeWriter);
 
 impl GuestStdout {
-    /// Writes to `chunks`.
+    /// Writes to `pipe`.
     #[must_use]
-    pub fn new(chunks: mpsc::Sender<Bytes>) -> Self {
-        Self(chunks)
+    pub fn new(pipe: PipeWriter) -> Self {
+        Self(pipe)
     }
 }
 
@@ -154,68 +153,50 @@ impl IsTerminal for GuestStdout {
 
 impl StdoutStream for GuestStdout {
     fn async_stream(&self) -> Box<dyn AsyncWrite + Send + Sync> {
-        Box::new(StdoutWriter(PollSender::new(self.0.clone())))
+        Box::new(self.clone())
     }
 
     fn p2_stream(&self) -> Box<dyn OutputStream> {
-        Box::new(StdoutStream02(self.0.clone()))
+        Box::new(self.clone())
     }
 }
-
-struct StdoutStream02(mpsc::Sender<Bytes>);
 
 #[async_trait]
-impl Pollable for StdoutStream02 {
+impl Pollable for GuestStdout {
     async fn ready(&mut self) {
-        // Ready with room for a chunk, or when nobody reads any more.
-        let _ = self.0.reserve().await;
+        // Ready with room, or when nobody reads any more.
+        let _ = std::future::poll_fn(|context| self.0.poll_room(context)).await;
     }
 }
 
-impl OutputStream for StdoutStream02 {
+impl OutputStream for GuestStdout {
     fn write(&mut self, bytes: Bytes) -> StreamResult<()> {
-        if bytes.is_empty() {
-            return Ok(());
+        match self.0.write(&bytes) {
+            Ok(written) if written == bytes.len() => Ok(()),
+            Ok(_) => Err(StreamError::Trap(wasmtime::Error::msg("write without permission"))),
+            Err(Closed) => Err(StreamError::Closed),
         }
-        self.0.try_send(bytes).map_err(|error| match error {
-            mpsc::error::TrySendError::Closed(_) => StreamError::Closed,
-            mpsc::error::TrySendError::Full(_) => {
-                StreamError::Trap(wasmtime::Error::msg("write without permission"))
-            }
-        })
     }
 
     fn flush(&mut self) -> StreamResult<()> {
-        // Every chunk is on its way as soon as it is written.
-        if self.0.is_closed() { Err(StreamError::Closed) } else { Ok(()) }
+        // What is written is on its way.
+        self.0.room().map(|_| ()).map_err(|Closed| StreamError::Closed)
     }
 
     fn check_write(&mut self) -> StreamResult<usize> {
-        if self.0.is_closed() {
-            Err(StreamError::Closed)
-        } else if self.0.capacity() == 0 {
-            Ok(0)
-        } else {
-            Ok(CHUNK_BYTES_MAX)
-        }
+        self.0.room().map_err(|Closed| StreamError::Closed)
     }
 }
 
-struct StdoutWriter(PollSender<Bytes>);
-
-impl AsyncWrite for StdoutWriter {
+impl AsyncWrite for GuestStdout {
     fn poll_write(
-        mut self: Pin<&mut Self>,
+        self: Pin<&mut Self>,
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<std::io::Result<usize>> {
-        let closed = || std::io::Error::from(std::io::ErrorKind::BrokenPipe);
-        if ready!(self.0.poll_reserve(context)).is_err() {
-            return Poll::Ready(Err(closed()));
-        }
-        let chunk = bytes.get(..CHUNK_BYTES_MAX).unwrap_or(bytes);
-        let sent = self.0.send_item(Bytes::copy_from_slice(chunk));
-        Poll::Ready(sent.map(|()| chunk.len()).map_err(|_| closed()))
+        let closed = |Closed| std::io::Error::from(std::io::ErrorKind::BrokenPipe);
+        ready!(self.0.poll_room(context)).map_err(closed)?;
+        Poll::Ready(self.0.write(bytes).map_err(closed))
     }
 
     fn poll_flush(self: Pin<&mut Self>, _context: &mut Context<'_>) -> Poll<std::io::Result<()>> {
@@ -223,10 +204,10 @@ impl AsyncWrite for StdoutWriter {
     }
 
     fn poll_shutdown(
-        mut self: Pin<&mut Self>,
+        self: Pin<&mut Self>,
         _context: &mut Context<'_>,
     ) -> Poll<std::io::Result<()>> {
-        self.0.close();
+        // The end is when the last handle is gone.
         Poll::Ready(Ok(()))
     }
 }

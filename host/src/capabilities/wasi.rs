@@ -5,12 +5,12 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http_body::Body;
-use tokio::sync::mpsc;
 use wasmtime_wasi::{WasiCtx, WasiCtxBuilder};
 
 use super::body::BodyError;
 use super::clocks::Clocks;
 use super::log::GuestLog;
+use super::pipe::PipeWriter;
 use super::stdio::{GuestStdin, GuestStdout, LogWriter};
 use crate::model::invocation::LogStream;
 
@@ -53,7 +53,7 @@ pub fn cgi_builder<B>(
     environment: &[(String, String)],
     variables: &[(String, String)],
     stdin: B,
-    stdout: mpsc::Sender<Bytes>,
+    stdout: PipeWriter,
     log: &Arc<GuestLog>,
     clocks: Clocks,
 ) -> WasiCtxBuilder

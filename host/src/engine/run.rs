@@ -10,7 +10,7 @@ use bytes::Bytes;
 use http::Uri;
 use http::uri::Authority;
 use http_body::Body;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 use wasmtime::component::Accessor;
 use wasmtime::{InstancePre, PoolConcurrencyLimitError, Store};
 use wasmtime_wasi::I32Exit;
@@ -30,6 +30,7 @@ use crate::capabilities::body::{BodyError, GuestBody};
 use crate::capabilities::clocks::Clocks;
 use crate::capabilities::http::{Egress, HttpHooks};
 use crate::capabilities::log::GuestLog;
+use crate::capabilities::pipe::PipeWriter;
 use crate::capabilities::wasi;
 use crate::model::limits::Limits;
 
@@ -86,7 +87,7 @@ pub enum Protocol<B> {
         /// The request's body.
         stdin: B,
         /// Where the response's bytes go.
-        stdout: mpsc::Sender<Bytes>,
+        stdout: PipeWriter,
     },
 }
 

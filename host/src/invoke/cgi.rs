@@ -13,7 +13,8 @@ use bytes::{Bytes, BytesMut};
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, LOCATION};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, request};
 use http_body::{Body, Frame};
-use tokio::sync::mpsc;
+
+use crate::capabilities::pipe::PipeReader;
 
 /// Most bytes of a response's head.
 const HEAD_BYTES_MAX: usize = 32 << 10;
@@ -261,14 +262,14 @@ fn parse_status(value: &[u8]) -> Result<StatusCode, CgiError> {
 /// The body of a CGI response: what follows the head, as it is printed.
 pub struct CgiBody {
     first: Bytes,
-    chunks: mpsc::Receiver<Bytes>,
+    output: PipeReader,
 }
 
 impl CgiBody {
-    /// The body that starts with `first` and goes on with `chunks`.
+    /// The body that starts with `first` and goes on with `output`.
     #[must_use]
-    pub fn new(first: Bytes, chunks: mpsc::Receiver<Bytes>) -> Self {
-        Self { first, chunks }
+    pub fn new(first: Bytes, output: PipeReader) -> Self {
+        Self { first, output }
     }
 }
 
@@ -284,7 +285,7 @@ impl Body for CgiBody {
             let first = std::mem::take(&mut self.first);
             return Poll::Ready(Some(Ok(Frame::data(first))));
         }
-        self.chunks.poll_recv(context).map(|chunk| chunk.map(|chunk| Ok(Frame::data(chunk))))
+        self.output.poll_read(context).map(|bytes| bytes.map(|bytes| Ok(Frame::data(bytes))))
     }
 }
 

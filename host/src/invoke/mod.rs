@@ -20,11 +20,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body::Body;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use crate::capabilities::http::HOPS_MAX;
 use crate::capabilities::log::{GuestLog, LogSource};
+use crate::capabilities::pipe::{PipeReader, pipe};
 use crate::engine::Engines;
 use crate::engine::limits::CpuClock;
 use crate::engine::loader::{Guest, Loader};
@@ -40,9 +41,6 @@ use request::RequestBody;
 use response::{GuestResponse, Source};
 use target::Target;
 use tasks::Tasks;
-
-/// Chunks of a CGI response on their way, besides the one being written.
-const CGI_CHUNKS: usize = 2;
 
 /// Why there is no response of the guest's: for the client the outcome, for the
 /// function's owner the text.
@@ -251,7 +249,7 @@ struct Head {
 /// Where the answer of a call will be.
 enum AwaitedAnswer {
     Http { reply: oneshot::Receiver<Reply>, bodyless: bool },
-    Cgi { chunks: mpsc::Receiver<Bytes>, bodyless: bool },
+    Cgi { output: PipeReader, bodyless: bool },
 }
 
 fn protocol<B>(
@@ -267,11 +265,11 @@ fn protocol<B>(
             (Protocol::Http { request, reply }, AwaitedAnswer::Http { reply: awaited, bodyless })
         }
         GuestKind::Cgi01 | GuestKind::Cgi02 | GuestKind::Cgi03 => {
-            let (stdout, chunks) = mpsc::channel(CGI_CHUNKS);
+            let (stdout, output) = pipe();
             let (head, stdin) = request.into_parts();
             let variables = cgi::variables(&head, &prefix, &authority, peer, secure, body_bytes);
             let protocol = Protocol::Cgi { variables, stdin, stdout };
-            (protocol, AwaitedAnswer::Cgi { chunks, bodyless })
+            (protocol, AwaitedAnswer::Cgi { output, bodyless })
         }
     }
 }
@@ -281,7 +279,7 @@ impl AwaitedAnswer {
     async fn wait(self, driver: &mut Driver, record: &Record) -> Result<(Head, Source), Problem> {
         let result = match self {
             Self::Http { reply, bodyless } => wait_http(driver, reply, bodyless).await,
-            Self::Cgi { chunks, bodyless } => wait_cgi(driver, chunks, bodyless).await,
+            Self::Cgi { output, bodyless } => wait_cgi(driver, output, bodyless).await,
         };
         if let Some(problem) = record.request_problem() {
             return Err(problem);
@@ -347,7 +345,7 @@ fn check_head(head: Head) -> Result<Head, Problem> {
 
 async fn wait_cgi(
     driver: &mut Driver,
-    mut chunks: mpsc::Receiver<Bytes>,
+    mut output: PipeReader,
     bodyless: bool,
 ) -> Result<(Head, Source), Problem> {
     let mut reader = HeadReader::default();
@@ -358,7 +356,7 @@ async fn wait_cgi(
                 return Poll::Pending;
             }
             // Closed, at the latest, with the store of a guest that has ended.
-            chunks.poll_recv(context)
+            output.poll_read(context)
         })
         .await;
         let Some(chunk) = chunk else {
@@ -375,7 +373,7 @@ async fn wait_cgi(
             Ok(None) => {}
             Ok(Some((status, headers, first))) => {
                 let head = Head { status, headers, bodyless };
-                return Ok((head, Source::Cgi(CgiBody::new(first, chunks))));
+                return Ok((head, Source::Cgi(CgiBody::new(first, output))));
             }
             Err(error) => return Err((Outcome::NoResponse, Some(error.to_string()))),
         }

@@ -118,6 +118,8 @@ pub struct GuestResponse {
     tasks: Tasks,
     /// Frames that were there when the head was, oldest first; two at most.
     buffered: Vec<Frame<Bytes>>,
+    /// How the source ended, until it is known how the guest did.
+    source_end: Option<Result<(), String>>,
     /// Whether the source has ended as it should.
     ended: bool,
     produced_bytes: u64,
@@ -146,6 +148,7 @@ impl GuestResponse {
             record: Some(record),
             tasks,
             buffered: Vec::new(),
+            source_end: None,
             ended: false,
             produced_bytes: 0,
             sent_bytes: 0,
@@ -245,12 +248,17 @@ impl GuestResponse {
         }
     }
 
-    /// Lets the guest run, then takes the next frame of its body. Ends with
-    /// `None` only if the body is whole.
+    /// Takes the next frame of the body, and lets the guest run if there is none.
+    /// Ends with `None` only if the body is whole.
     fn poll_source(
         &mut self,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Problem>>> {
+        // What is there goes out first: each time that a guest is polled without
+        // need costs two readings of its CPU clock and a look at all its tasks.
+        if let Some(frame) = self.take_frame(context) {
+            return Poll::Ready(Some(frame));
+        }
         let _ = self.driver.poll(context);
         if self.driver.is_away() {
             return Poll::Pending;
@@ -258,29 +266,47 @@ impl GuestResponse {
         if let Some(problem) = self.record.as_ref().and_then(|record| record.request_problem()) {
             return Poll::Ready(Some(Err(problem)));
         }
+        if let Some(frame) = self.take_frame(context) {
+            return Poll::Ready(Some(frame));
+        }
+        let failure = self.driver.take_failure();
+        match (self.source_end.take(), failure) {
+            (None, None) => Poll::Pending,
+            (None, Some(failure)) => Poll::Ready(Some(Err(outcome_of(failure)))),
+            (Some(Err(error)), failure) => Poll::Ready(Some(Err(response_failure(failure, error)))),
+            (Some(Ok(())), None) => self.whole(),
+            // A command that has printed all it wanted may exit with any status;
+            // only a trap cuts what it printed.
+            (Some(Ok(())), Some(Failure::Exit(status)))
+                if matches!(self.source, Source::Cgi(_)) =>
+            {
+                self.note(format!("the guest exited with status {status}"));
+                self.whole()
+            }
+            (Some(Ok(())), Some(failure)) => Poll::Ready(Some(Err(outcome_of(failure)))),
+        }
+    }
+
+    /// A frame that the guest has made, if it has and is not making more at this
+    /// moment. Notes the end of the source.
+    fn take_frame(&mut self, context: &mut Context<'_>) -> Option<Result<Frame<Bytes>, Problem>> {
+        if self.driver.is_away() || self.source_end.is_some() {
+            return None;
+        }
         match self.source.poll(context) {
-            Poll::Pending => match self.driver.take_failure() {
-                Some(failure) => Poll::Ready(Some(Err(outcome_of(failure)))),
-                None => Poll::Pending,
-            },
+            Poll::Pending => None,
             Poll::Ready(Some(Ok(frame))) => {
                 self.produced_bytes += frame.data_ref().map_or(0, length);
-                Poll::Ready(Some(self.within_bounds().map(|()| frame)))
+                Some(self.within_bounds().map(|()| frame))
             }
             Poll::Ready(Some(Err(error))) => {
-                let failure = self.driver.take_failure();
-                Poll::Ready(Some(Err(response_failure(failure, error))))
+                self.source_end = Some(Err(error));
+                None
             }
-            Poll::Ready(None) => match self.driver.take_failure() {
-                // A command that has printed all it wanted may exit with any
-                // status; only a trap cuts what it printed.
-                Some(Failure::Exit(status)) if matches!(self.source, Source::Cgi(_)) => {
-                    self.note(format!("the guest exited with status {status}"));
-                    self.whole()
-                }
-                Some(failure) => Poll::Ready(Some(Err(outcome_of(failure)))),
-                None => self.whole(),
-            },
+            Poll::Ready(None) => {
+                self.source_end = Some(Ok(()));
+                None
+            }
         }
     }
 

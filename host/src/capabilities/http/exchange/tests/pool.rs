@@ -42,9 +42,19 @@ async fn ask_once(egress: &Egress, url: &str, method: &str) -> Response<WasiBody
     ask(egress, request, RequestOptions::default()).await.unwrap().0
 }
 
-/// Until the connection's task has seen that the response is over.
-async fn settled() {
-    tokio::time::sleep(Duration::from_millis(20)).await;
+/// Until a connection waits for the next request: its task sees a moment later
+/// than the reader that a response is over.
+async fn kept(egress: &Egress, url: &str) {
+    let destination = Destination::of(&url.parse().unwrap()).unwrap();
+    let kept = async {
+        loop {
+            if let Some(open) = egress.pool.take(&destination, |_| true) {
+                return egress.pool.put(destination, open);
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(SECOND, kept).await.unwrap();
 }
 
 #[tokio::test]
@@ -55,7 +65,7 @@ async fn the_next_request_of_the_same_function_has_the_same_connection() {
     for method in ["GET", "POST", "GET"] {
         let answer = ask_once(&first, &url, method).await;
         assert_eq!(read(answer).await.unwrap(), "hello");
-        settled().await;
+        kept(&first, &url).await;
     }
     assert_eq!(connections.load(Ordering::Relaxed), 1);
     // Another function has its own.
@@ -98,7 +108,7 @@ async fn an_address_that_is_no_longer_good_is_left() {
     let url = format!("http://{address}");
     let egress = egress(EgressLimits::default(), &url, true);
     read(ask_once(&egress, &url, "GET").await).await.unwrap();
-    settled().await;
+    kept(&egress, &url).await;
     let destination = Destination::of(&url.parse().unwrap()).unwrap();
     assert!(egress.pool.take(&destination, |used| used != address).is_none());
     tokio::time::timeout(SECOND, close.recv()).await.unwrap().unwrap();
