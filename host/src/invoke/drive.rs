@@ -8,7 +8,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 
 use tokio::time::{Instant, Sleep, sleep_until};
@@ -17,6 +17,10 @@ use super::admission::Permit;
 use super::turns::{Share, Turn, Turned};
 use crate::engine::limits::CpuClock;
 use crate::engine::run::Failure;
+
+/// Polls of a guest in a row, while it wakes itself. A 0.3 request takes three or
+/// four; what goes on for longer is to let others pass.
+const ROUNDS_MAX: u32 = 8;
 
 /// A guest with its permit, which is given back when the guest is gone,
 /// wherever that is: fields are dropped in their order.
@@ -39,8 +43,10 @@ enum State {
         guest: Option<Guest>,
         /// Made when the guest waits for the first time: most never do.
         timer: Option<Pin<Box<Sleep>>>,
-        turn: Turn<(Sliced, Arc<Woken>)>,
+        turn: Turn<Sliced>,
         share: Arc<Share>,
+        /// Made anew when another task drives the guest.
+        waker: Option<Arc<GuestWaker>>,
     },
     Ended,
 }
@@ -48,29 +54,77 @@ enum State {
 /// What came of one poll of a guest: the guest, if it goes on, or its end.
 type Sliced = Result<Guest, Result<(), Failure>>;
 
-/// The waker of a guest that is polled elsewhere. Its task may be polled, and
-/// find nothing to do, before the guest is back: so it is remembered that the
-/// guest is to be polled again.
-struct Woken {
-    woken: AtomicBool,
+/// The waker of a guest. What wakes it while it is being polled is noted, not
+/// passed on: whoever polls it looks afterwards. A 0.3 guest's tasks wake each
+/// other many times in one request; and while a guest is polled elsewhere, the
+/// task that waits for it could do nothing with the news.
+struct GuestWaker {
+    state: AtomicU8,
     task: Waker,
 }
 
-impl Wake for Woken {
+/// Nobody polls the guest.
+const RESTING: u8 = 0;
+/// Somebody does.
+const POLLED: u8 = 1;
+/// Somebody does, and the guest is to be polled again.
+const WOKEN: u8 = 2;
+
+impl GuestWaker {
+    /// Call before a poll. What has woken the guest before leads to this poll.
+    fn poll_begins(&self) {
+        self.state.store(POLLED, Ordering::SeqCst);
+    }
+
+    /// Whether the guest has been woken since its poll began.
+    fn is_woken(&self) -> bool {
+        self.state.load(Ordering::SeqCst) == WOKEN
+    }
+
+    /// Call when the guest is back from its polls: what wakes it from here on
+    /// wakes its task. Returns whether it is to be polled again at once.
+    fn rests(&self) -> bool {
+        self.state.swap(RESTING, Ordering::SeqCst) == WOKEN
+    }
+}
+
+impl Wake for GuestWaker {
     fn wake(self: Arc<Self>) {
         self.wake_by_ref();
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        self.woken.store(true, Ordering::SeqCst);
-        self.task.wake_by_ref();
+        let woken = |state| (state == POLLED).then_some(WOKEN);
+        let noted = self.state.fetch_update(Ordering::SeqCst, Ordering::SeqCst, woken);
+        if noted == Err(RESTING) {
+            self.task.wake_by_ref();
+        }
     }
 }
 
-/// Polls a guest once, on whatever thread.
-fn slice(mut guest: Guest, cpu: &CpuClock, share: &Share, context: &mut Context<'_>) -> Sliced {
+/// Polls a guest, on whatever thread, until it waits for something that is not
+/// there; but `rounds` times at most.
+fn slice(
+    mut guest: Guest,
+    cpu: &CpuClock,
+    share: &Share,
+    waker: &Arc<GuestWaker>,
+    rounds: u32,
+) -> Sliced {
+    let as_waker = Waker::from(Arc::clone(waker));
+    let mut context = Context::from_waker(&as_waker);
+    let mut round = 0;
     cpu.start_slice();
-    let polled = catch_unwind(AssertUnwindSafe(|| guest.run.as_mut().poll(context)));
+    let polled = catch_unwind(AssertUnwindSafe(|| {
+        loop {
+            waker.poll_begins();
+            let polled = guest.run.as_mut().poll(&mut context);
+            round += 1;
+            if polled.is_ready() || round >= rounds || !waker.is_woken() {
+                return polled;
+            }
+        }
+    }));
     let (cpu_is_over, due_ns) = cpu.end_slice();
     share.charge(due_ns);
     match polled {
@@ -91,7 +145,13 @@ impl Driver {
     ) -> Self {
         let share = Arc::clone(permit.share());
         let guest = Guest { run: Box::pin(guest), _permit: permit };
-        let state = State::Running { guest: Some(guest), timer: None, turn: Turn::None, share };
+        let state = State::Running {
+            guest: Some(guest),
+            timer: None,
+            turn: Turn::None,
+            share,
+            waker: None,
+        };
         Self { state, cpu, deadline, failure: None }
     }
 
@@ -131,33 +191,40 @@ impl Driver {
     /// Lets the guest run until it waits or ends. Once it has ended, its permit
     /// and its memory are free, and [`Self::take_failure`] knows why.
     pub fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        let State::Running { guest, timer, turn, share } = &mut self.state else {
+        let State::Running { guest, timer, turn, share, waker } = &mut self.state else {
             return Poll::Ready(());
         };
-        let away = |context: &mut Context<'_>| {
-            let (guest, task) = (guest.take()?, context.waker().clone());
+        // The waker of a guest that is away is with it.
+        let is_away = matches!(turn, Turn::Away(_));
+        let waker = match waker {
+            Some(waker) if is_away || waker.task.will_wake(context.waker()) => waker,
+            other => other.insert(Arc::new(GuestWaker {
+                state: AtomicU8::new(RESTING),
+                task: context.waker().clone(),
+            })),
+        };
+        let away = || {
+            let (guest, waker) = (guest.take()?, Arc::clone(waker));
             let (cpu, share) = (Arc::clone(&self.cpu), Arc::clone(share));
-            let woken = Arc::new(Woken { woken: AtomicBool::new(false), task });
-            Some(move || {
-                let waker = Waker::from(Arc::clone(&woken));
-                (slice(guest, &cpu, &share, &mut Context::from_waker(&waker)), woken)
-            })
+            // Once: what a guest gives way with on such a thread wakes it at once.
+            Some(move || slice(guest, &cpu, &share, &waker, 1))
         };
         let sliced = match turn.poll(context, share, away) {
             Poll::Pending => None,
             Poll::Ready(Turned::Back(None)) => {
                 Some(Err(Err(Failure::Host("the guest's thread was taken away".to_owned()))))
             }
-            Poll::Ready(Turned::Back(Some((sliced, woken)))) => {
-                if woken.woken.load(Ordering::SeqCst) {
-                    context.waker().wake_by_ref();
-                }
-                Some(sliced)
-            }
+            Poll::Ready(Turned::Back(sliced)) => sliced,
             Poll::Ready(Turned::Here) => {
-                guest.take().map(|guest| slice(guest, &self.cpu, share, context))
+                guest.take().map(|guest| slice(guest, &self.cpu, share, waker, ROUNDS_MAX))
             }
         };
+        // The guest may have been handed to another task while it was away.
+        if let Some(Ok(_)) = sliced
+            && (waker.rests() || !waker.task.will_wake(context.waker()))
+        {
+            context.waker().wake_by_ref();
+        }
         let result = match sliced {
             Some(Err(result)) => result,
             waits => {
@@ -180,4 +247,111 @@ fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().copied();
     let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
     format!("panic: {}", text.unwrap_or("of unknown kind"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+    use std::sync::atomic::AtomicU32;
+    use std::time::Duration;
+
+    use super::super::admission::{Gate, HostGate, admit};
+    use super::*;
+
+    /// Drives a guest that does this at each poll.
+    async fn driver<P>(poll: P) -> Driver
+    where
+        P: FnMut(&mut Context<'_>) -> Poll<Result<(), Failure>> + Send + 'static,
+    {
+        let permit = admit(&Gate::new(1), &HostGate::new(1), Duration::ZERO).await.unwrap();
+        let cpu = Arc::new(CpuClock::new(Arc::default(), 10_000));
+        Driver::new(poll_fn(poll), permit, cpu, Instant::now() + Duration::from_secs(60))
+    }
+
+    #[derive(Default)]
+    struct Task(AtomicU32);
+
+    impl Wake for Task {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_guest_that_wakes_itself_goes_on_but_lets_others_pass() {
+        let polls = Arc::new(AtomicU32::new(0));
+        let counted = Arc::clone(&polls);
+        let mut driver = driver(move |context| {
+            context.waker().wake_by_ref();
+            if counted.fetch_add(1, Ordering::SeqCst) < ROUNDS_MAX + 2 {
+                Poll::Pending
+            } else {
+                Poll::Ready(Ok(()))
+            }
+        })
+        .await;
+        let task = Arc::new(Task::default());
+        let waker = Waker::from(Arc::clone(&task));
+        assert!(driver.poll(&mut Context::from_waker(&waker)).is_pending());
+        assert_eq!(polls.load(Ordering::SeqCst), ROUNDS_MAX);
+        assert_eq!(task.0.load(Ordering::SeqCst), 1, "it comes back");
+        assert!(driver.poll(&mut Context::from_waker(&waker)).is_ready());
+        assert!(driver.ended() && driver.take_failure().is_none());
+    }
+
+    #[tokio::test]
+    async fn what_wakes_a_guest_wakes_the_task_that_drives_it_now() {
+        let guests_waker = Arc::new(std::sync::Mutex::new(None));
+        let kept = Arc::clone(&guests_waker);
+        let mut driver = driver(move |context| {
+            *kept.lock().unwrap() = Some(context.waker().clone());
+            Poll::Pending
+        })
+        .await;
+        let tasks = [Arc::new(Task::default()), Arc::new(Task::default())];
+        let wakes = || tasks.each_ref().map(|task| task.0.load(Ordering::SeqCst));
+        for (task, after) in tasks.iter().zip([[1, 0], [1, 1]]) {
+            let waker = Waker::from(Arc::clone(task));
+            assert!(driver.poll(&mut Context::from_waker(&waker)).is_pending());
+            let woken = guests_waker.lock().unwrap().take().unwrap();
+            woken.wake_by_ref();
+            assert_eq!(wakes(), after);
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_guest_that_was_handed_over_while_it_was_away_is_not_forgotten() {
+        let (started, mut starts) = tokio::sync::mpsc::unbounded_channel();
+        let (go_on, may_go_on) = std::sync::mpsc::channel::<()>();
+        let mut waker = None;
+        let mut driver = driver(move |context| match waker.replace(context.waker().clone()) {
+            // Away: it comes back after it was handed over, and is woken by
+            // somebody else only after that.
+            None => {
+                started.send(()).unwrap();
+                may_go_on.recv().unwrap();
+                Poll::Pending
+            }
+            Some(_) => Poll::Ready(Ok(())),
+        })
+        .await;
+        if let State::Running { share, .. } = &driver.state {
+            share.charge(10_000_000_000);
+        }
+        poll_fn(|context| Poll::Ready(driver.poll(context).is_pending())).await;
+        starts.recv().await.unwrap();
+        assert!(driver.is_away());
+        let mut other = driver.take();
+        let ended = tokio::spawn(async move {
+            poll_fn(|context| {
+                let polled = other.poll(context);
+                let _ = go_on.send(());
+                polled
+            })
+            .await;
+            other.ended()
+        });
+        let ended = tokio::time::timeout(Duration::from_secs(10), ended).await;
+        assert!(ended.unwrap().unwrap());
+    }
 }

@@ -269,6 +269,13 @@ impl GuestResponse {
         if let Some(frame) = self.take_frame(context) {
             return Poll::Ready(Some(frame));
         }
+        if self.source_end.is_some() && !self.driver.ended() {
+            // Some guests only wait for their response to be taken.
+            let _ = self.driver.poll(context);
+            if self.driver.is_away() {
+                return Poll::Pending;
+            }
+        }
         let failure = self.driver.take_failure();
         match (self.source_end.take(), failure) {
             (None, None) => Poll::Pending,

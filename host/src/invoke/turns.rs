@@ -101,7 +101,7 @@ impl<T: Send + 'static> Turn<T> {
         &mut self,
         context: &mut Context<'_>,
         share: &Arc<Share>,
-        work: impl FnOnce(&mut Context<'_>) -> Option<W>,
+        work: impl FnOnce() -> Option<W>,
     ) -> Poll<Turned<T>>
     where
         W: FnOnce() -> T + Send + 'static,
@@ -121,7 +121,7 @@ impl<T: Send + 'static> Turn<T> {
             Self::Away(_) => None,
         };
         if !matches!(self, Self::Away(_)) {
-            let Some(work) = work(context) else {
+            let Some(work) = work() else {
                 return Poll::Ready(Turned::Back(None));
             };
             *self = Self::Away(tokio::task::spawn_blocking(move || {
