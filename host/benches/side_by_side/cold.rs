@@ -26,9 +26,10 @@ struct Seen {
 }
 
 /// Runs the workload and makes its table.
-pub(crate) fn run(_options: &Options) -> anyhow::Result<Section> {
+pub(crate) fn run(options: &Options) -> anyhow::Result<Section> {
     let folder = tempfile::tempdir()?;
-    let host = Host::start(&folder.path().join("whit"), "loaded_max = 1\n")?;
+    let settings = format!("loaded_max = 1\n{}", options.settings);
+    let host = Host::start(&folder.path().join("whit"), &settings)?;
     let mut table = Table::new(&[
         "guest",
         "samples",

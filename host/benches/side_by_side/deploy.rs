@@ -21,9 +21,9 @@ const DEPLOYS: [(Guest, usize); 5] = [
 ];
 
 /// Runs the workload and makes its table.
-pub(crate) fn run(_options: &Options) -> anyhow::Result<Section> {
+pub(crate) fn run(options: &Options) -> anyhow::Result<Section> {
     let folder = tempfile::tempdir()?;
-    let host = Host::start(&folder.path().join("whit"), "")?;
+    let host = Host::start(&folder.path().join("whit"), &options.settings)?;
     let mut table = Table::new(&[
         "guest",
         "component KiB",

@@ -49,6 +49,8 @@ Options:
   --seconds N        of each turn [default: 5]
   --connections N    of the load generator [default: 32]
   --functions N      of `many` [default: 1000]
+  --setting LINE     of Whit's configuration file, as in sandbox='off'
+                     (again for more)
   --write            put the results into host/benches/RESULTS.md";
 
 /// What to measure, and how long.
@@ -59,6 +61,7 @@ pub(crate) struct Options {
     time: Duration,
     connections: usize,
     functions: usize,
+    settings: String,
     write: bool,
 }
 
@@ -72,6 +75,7 @@ impl Options {
             time: Duration::from_secs(5),
             connections: 32,
             functions: 1000,
+            settings: String::new(),
             write: false,
         };
         let mut arguments = arguments;
@@ -86,13 +90,14 @@ impl Options {
                 "--seconds" => options.time = Duration::from_secs(value()?.parse()?),
                 "--connections" => options.connections = value()?.parse()?,
                 "--functions" => options.functions = value()?.parse()?,
+                "--setting" => options.settings += &format!("{}\n", value()?),
                 "--write" => options.write = true,
                 word if word.starts_with('-') => bail!("unknown option {word}; see --help"),
                 word => options.filters.push(word.to_owned()),
             }
         }
-        if options.write && !options.only.is_empty() {
-            bail!("--write is for whole tables, without --only");
+        if options.write && !(options.only.is_empty() && options.settings.is_empty()) {
+            bail!("--write is for whole tables of hosts as they come");
         }
         if options.rounds == 0 || options.connections == 0 || options.functions == 0 {
             bail!("at least 1");

@@ -24,13 +24,13 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<Section> {
     let folder = tempfile::tempdir()?;
     let folder = folder.path().join("whit");
     // What a host without functions needs, when it is not its first start.
-    Host::start(&folder, "")?.server.stop();
-    let empty = Host::start(&folder, "")?;
+    Host::start(&folder, &options.settings)?.server.stop();
+    let empty = Host::start(&folder, &options.settings)?;
     let (empty_start, empty_memory) = (empty.start_time, process::memory(empty.server.pid())?);
     let deploy_time = deploy_all(&empty, functions)?;
     empty.server.stop();
 
-    let host = Host::start(&folder, "")?;
+    let host = Host::start(&folder, &options.settings)?;
     let idle_memory = process::memory(host.server.pid())?;
     let requests: Vec<Vec<u8>> =
         (0..functions).map(|number| http::get(&format!("/f{number}/"))).collect();

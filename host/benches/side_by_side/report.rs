@@ -100,6 +100,11 @@ pub(crate) fn range(values: impl Iterator<Item = f64>) -> (f64, f64) {
     })
 }
 
+/// Whether host and benchmark were built with a profile of the host under load.
+fn is_profile_guided() -> bool {
+    option_env!("RUSTFLAGS").is_some_and(|flags| flags.contains("-Cprofile-use="))
+}
+
 /// Where, when, of what and how something was measured.
 pub(crate) fn circumstances() -> String {
     let machine = process::machine();
@@ -112,8 +117,9 @@ pub(crate) fn circumstances() -> String {
     let arguments = std::env::args().skip(1).filter(|argument| argument != "--bench");
     let arguments: Vec<String> = arguments.collect();
     let dashes = if arguments.is_empty() { "" } else { " -- " };
-    let command =
-        format!("cargo bench{profile} --bench side_by_side{dashes}{}", arguments.join(" "));
+    let cargo = if is_profile_guided() { "host/benches/profile-guided" } else { "cargo" };
+    let arguments = arguments.join(" ");
+    let command = format!("{cargo} bench{profile} --bench side_by_side{dashes}{arguments}");
     let warning =
         if cfg!(debug_assertions) { " **An unoptimised build: no figure counts.**" } else { "" };
     format!("{machine}; {date}; commit {commit}{changed}; `{command}`.{warning}\n")

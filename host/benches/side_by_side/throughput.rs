@@ -114,7 +114,8 @@ impl<'a> Field<'a> {
 
     /// One host with a function for each guest.
     fn enter_whit(&mut self) -> anyhow::Result<()> {
-        let host = Host::start(&self.folder.path().join("whit"), "")?;
+        let settings = &self.options.settings;
+        let host = Host::start(&self.folder.path().join("whit"), settings)?;
         let guests: &[Guest] = match self.workload {
             Workload::Hello => &guests::HELLOS,
             Workload::Json(_) | Workload::Primes => &WORKERS,

@@ -207,9 +207,10 @@ impl Compiler {
 
 fn read_report(status: ExitStatus, report: &[u8]) -> Result<Report, CompileError> {
     use std::os::unix::process::ExitStatusExt;
-    let last_line = report.trim_ascii_end().rsplit(|byte| *byte == b'\n').next();
+    // Its last line, but for what the runtime of an instrumented build adds.
+    let mut lines = report.rsplit(|byte| *byte == b'\n');
     if status.success()
-        && let Some(report) = last_line.and_then(|line| serde_json::from_slice(line).ok())
+        && let Some(report) = lines.find_map(|line| serde_json::from_slice(line).ok())
     {
         return Ok(report);
     }
