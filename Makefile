@@ -6,7 +6,7 @@ CARGO ?= cargo
 TARGET ?= spec
 SECONDS_MAX ?= 600
 
-.PHONY: demo test bench matrix soak fuzz check install clean
+.PHONY: demo test release bench matrix soak fuzz check install clean
 
 # Builds the host, gets the guest toolchains that are missing, builds and
 # deploys every example, and keeps serving. Ends with Ctrl-C.
@@ -19,11 +19,18 @@ test:
 	guest-sdk/toolchains/install
 	$(CARGO) test --workspace --locked
 
+# The host as it should be released, laid out for what it was seen to do under
+# load: target/profile-guided/use/release/whit. Twenty minutes.
+release:
+	guest-sdk/toolchains/install
+	host/benches/profile-guided build -p whit
+
 # Whit beside its peers, then the parts of a request alone. What the first saw
-# goes into host/benches/RESULTS.md. Half an hour; leave the machine alone.
+# goes into host/benches/RESULTS.md. An hour; leave the machine alone.
 bench:
-	$(CARGO) bench --locked -p whit --bench side_by_side -- --write
-	$(CARGO) bench --locked -p whit --bench micro
+	guest-sdk/toolchains/install
+	host/benches/profile-guided bench -p whit --bench side_by_side -- --write
+	host/benches/profile-guided bench -p whit --bench micro
 
 # The matrix of languages in README.
 matrix:

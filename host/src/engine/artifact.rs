@@ -132,7 +132,7 @@ impl Artifacts {
         fingerprint: &str,
     ) -> Result<Component, ArtifactError> {
         self.load(digest, fingerprint, |path, bytes| {
-            let engine = engines.for_artifact(track, bytes);
+            let engine = engines.for_component(track, bytes);
             // SAFETY: `load` says why what it gives to this is sound to map.
             unsafe { Component::deserialize_file(engine, path) }
         })
@@ -149,10 +149,9 @@ impl Artifacts {
         digest: Digest,
         fingerprint: &str,
     ) -> Result<Module, ArtifactError> {
-        self.load(digest, fingerprint, |path, bytes| {
-            let engine = engines.for_artifact(Track::Sequential, bytes);
+        self.load(digest, fingerprint, |path, _| {
             // SAFETY: `load` says why what it gives to this is sound to map.
-            unsafe { Module::deserialize_file(engine, path) }
+            unsafe { Module::deserialize_file(engines.for_modules(), path) }
         })
     }
 

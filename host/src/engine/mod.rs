@@ -111,9 +111,16 @@ impl Engines {
         Ok(Self { sequential, snapshots, concurrent, fingerprints, memory, clocks })
     }
 
-    /// The engine for an artifact of this size.
+    /// The engine for core modules. Commands start from nothing each time: none is
+    /// a snapshot of an interpreter, however much code it has.
     #[must_use]
-    pub fn for_artifact(&self, track: Track, artifact_bytes: u64) -> &Engine {
+    pub fn for_modules(&self) -> &Engine {
+        &self.sequential
+    }
+
+    /// The engine for a component whose artifact has this size.
+    #[must_use]
+    pub fn for_component(&self, track: Track, artifact_bytes: u64) -> &Engine {
         match track {
             Track::Sequential if artifact_bytes >= pool::SNAPSHOT_ARTIFACT_BYTES_MIN => {
                 &self.snapshots
