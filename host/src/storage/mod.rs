@@ -52,7 +52,11 @@ impl StorageError {
         match error.kind() {
             ErrorKind::StorageFull | ErrorKind::QuotaExceeded => Self::Full(Box::new(error)),
             ErrorKind::ReadOnlyFilesystem => Self::Failing(Box::new(error)),
-            _ if error.raw_os_error() == Some(libc::EIO) => Self::Failing(Box::new(error)),
+            // Of no kind that has a name, EIO among them; the number itself is lost
+            // where a path was added to the error.
+            kind if kind == std::io::Error::from_raw_os_error(libc::EIO).kind() => {
+                Self::Failing(Box::new(error))
+            }
             _ => Self::failed(action, error),
         }
     }
