@@ -3,6 +3,7 @@
 //! in a binary of their own that cargo runs after the others.
 
 mod bombs;
+mod crowds;
 mod leaks;
 mod noisy;
 mod restarts;
@@ -24,6 +25,9 @@ const PART: f64 = 0.75;
 const RESTARTS: u32 = 3;
 const KILLS: u32 = 3;
 const FUNCTIONS: u32 = 30;
+/// Clients that do nothing, and that are slow.
+const IDLE_CLIENTS: usize = 2000;
+const SLOW_CLIENTS: usize = 300;
 /// How long a host that was told to stop may say that it is ready.
 const READY_NO_MORE_MAX: Duration = Duration::from_secs(1);
 

@@ -1,6 +1,8 @@
 //! The promises about load to the letter, at length, for a machine that does
 //! nothing else: `make soak`.
 
+#[path = "../load/crowds.rs"]
+mod crowds;
 #[path = "../load/noisy.rs"]
 mod noisy;
 #[path = "../load/restarts.rs"]
@@ -18,6 +20,9 @@ const PART: f64 = 0.99;
 const RESTARTS: u32 = 20;
 const KILLS: u32 = 50;
 const FUNCTIONS: u32 = 1000;
+/// Clients that do nothing, and that are slow.
+const IDLE_CLIENTS: usize = 10_000;
+const SLOW_CLIENTS: usize = 2000;
 /// How long a host that was told to stop may say that it is ready.
 const READY_NO_MORE_MAX: Duration = Duration::from_millis(100);
 
