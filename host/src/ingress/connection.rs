@@ -69,7 +69,8 @@ pub(super) async fn serve(
     let client = Client { plane, origin, patience: options.patience, shutdown };
     let served = match &options.tls {
         None => client.speak(stream).await,
-        Some(tls) => client.secure(stream, tls).await,
+        // Of its own: else every connection would have room for it.
+        Some(tls) => Box::pin(client.secure(stream, tls)).await,
     };
     if let Err(error) = served {
         // Clients that leave or stall are everyday; their receipts say so.
@@ -113,7 +114,7 @@ impl Client<'_> {
         match first {
             None => {}
             Some((Spoken::Http1, ahead)) => self.http1(stream, ahead).await?,
-            Some((Spoken::Http2, ahead)) => http2::serve(self, stream, ahead).await?,
+            Some((Spoken::Http2, ahead)) => Box::pin(http2::serve(self, stream, ahead)).await?,
         }
         Ok(())
     }
