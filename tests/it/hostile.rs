@@ -3,8 +3,8 @@
 
 use serde_json::{Value, json};
 use tests::health::Health;
-use tests::hostile::{REALLOC, command, command_doing, http_02, http_03};
-use tests::{Host, guests};
+use tests::hostile::{REALLOC, command, command_doing, http_02, http_03, sleepers};
+use tests::{Host, Request, guests};
 
 use crate::host;
 
@@ -242,4 +242,35 @@ fn lies() {
                 (br_if $next (i32.lt_u (local.get $n) (i32.const 1000))))
             (call $done)")),
     ]);
+}
+
+/// A call that waits has a stack; as many as one guest can have leave enough for
+/// all others.
+#[test]
+fn stacks_for_all() {
+    const SLEEPING: usize = 60;
+    let host = host().set("instances_max", SLEEPING + 4).start();
+    let health = Health::watch(&host);
+    host.admin().deploy("three", guests::http_03());
+    let refused = host.admin().put("sleepers", &sleepers(4));
+    let why = refused.assert_problem(422, "invalid_component");
+    assert!(why.contains("5 instances with code; 4 are the most"), "{why}");
+    host.admin().deploy("sleepers", &sleepers(3));
+    let sleeping: Vec<_> = (0..SLEEPING)
+        .map(|_| {
+            let mut connection = host.connect();
+            connection.send(&Request::get("/sleepers/")).expect("send");
+            connection
+        })
+        .collect();
+    // Component, two modules' instances at least, and a stack for each of four.
+    tests::eventually("all sleep", || {
+        let used = host.admin().metric("whit_pool_slots_in_use");
+        (used >= (SLEEPING * 9) as f64).then_some(())
+    });
+    for _ in 0..20 {
+        host.get("/three/").assert_text("wasip3-raw\n");
+    }
+    drop(sleeping);
+    health.check(&host, "the sleepers");
 }

@@ -128,3 +128,53 @@ pub fn http_03(fields: &str, start: &str, callback: &str) -> Vec<u8> {
         ),
     )
 }
+
+/// A 0.3 command that calls so many instances besides its own, each of which waits
+/// for an hour: a stack for each of them, if it gets them.
+#[must_use]
+pub fn sleepers(count: u32) -> Vec<u8> {
+    // The last one is waited for.
+    let each = |part: &dyn Fn(u32) -> String| (1..count).map(part).collect::<String>();
+    let wait = "(func $wait async (param \"how-long\" u64))";
+    guests::wat_text(&format!(
+        r#"(component
+            (import "wasi:clocks/monotonic-clock@0.3.0" (instance $clock
+                (export "wait-for" (func async (param "how-long" u64)))))
+            (alias export $clock "wait-for" (func $wait))
+            (component $sleeper
+                (import "wait" {wait})
+                (core func $wait (canon lower (func $wait)))
+                (core module $m
+                    (import "" "wait" (func $wait (param i64)))
+                    (func (export "f") (call $wait (i64.const 3600000000000))))
+                (core instance $i (instantiate $m
+                    (with "" (instance (export "wait" (func $wait))))))
+                (func (export "f") async (canon lift (core func $i "f"))))
+            {sleepers}
+            (component $main
+                (import "f" (func $f async))
+                {imports}
+                (core module $m
+                    {core_imports}
+                    (import "" "f" (func $f))
+                    (func (export "run") (result i32) {calls} (call $f) (i32.const 0)))
+                (core func $f (canon lower (func $f)))
+                {lowered}
+                (core instance $i (instantiate $m
+                    (with "" (instance (export "f" (func $f)) {core_arguments}))))
+                (func (export "run") async (result (result)) (canon lift (core func $i "run"))))
+            (instance $last (instantiate $sleeper (with "wait" (func $wait))))
+            (instance $main (instantiate $main (with "f" (func $last "f")) {arguments}))
+            (instance $run (export "run" (func $main "run")))
+            (export "wasi:cli/run@0.3.0" (instance $run)))"#,
+        sleepers = each(&|n| format!(
+            "(instance $s{n} (instantiate $sleeper (with \"wait\" (func $wait))))\n"
+        )),
+        imports = each(&|n| format!("(import \"f{n}\" (func $f{n} async))\n")),
+        core_imports = each(&|n| format!("(import \"\" \"f{n}\" (func $f{n} (result i32)))\n")),
+        calls = each(&|n| format!("(drop (call $f{n}))\n")),
+        lowered = each(&|n| format!("(core func $f{n} (canon lower (func $f{n}) async))\n")),
+        core_arguments = each(&|n| format!("(export \"f{n}\" (func $f{n}))\n")),
+        arguments = each(&|n| format!("(with \"f{n}\" (func $s{n} \"f\"))\n")),
+    ))
+}
