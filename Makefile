@@ -30,13 +30,12 @@ matrix:
 	guest-sdk/toolchains/install
 	$(CARGO) bench --locked -p whit --bench languages
 
-# What needs a quiet machine, or strace: how much neighbours feel of each other,
-# to the letter; and a host that is killed at every system call of a deploy, or
-# whose disk fails there.
+# What takes long, or needs a quiet machine or strace: how much neighbours and
+# crowds feel of each other, to the letter; 20 restarts and 50 kills under load; a
+# host that is killed at every system call of a deploy, or whose disk fails there.
+# A quarter of an hour; ends with a summary.
 soak:
-	$(CARGO) test --locked -p tests --test soak -- --nocapture
-	$(CARGO) build --locked -p tests
-	tests/soak/crash-points $$($(CARGO) metadata --format-version 1 --no-deps --locked | python3 -c 'import json, sys; print(json.load(sys.stdin)["target_directory"])')/debug/whit-under-test
+	tests/soak/run
 
 # One of the targets in tests/fuzz, for as long as is said: libFuzzer, with the
 # instruments that it needs. New inputs are kept in corpus, where the next run
