@@ -47,7 +47,7 @@ INSTRUMENTS = -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
 fuzz:
 	mkdir -p tests/fuzz/corpus/$(TARGET) tests/fuzz/artifacts/$(TARGET)
 	RUSTFLAGS="$(INSTRUMENTS)" $(CARGO) run --release --locked --manifest-path tests/fuzz/Cargo.toml \
-		--target x86_64-unknown-linux-gnu --bin $(TARGET) -- \
+		--target-dir target/fuzz --target x86_64-unknown-linux-gnu --bin $(TARGET) -- \
 		-max_total_time=$(SECONDS_MAX) -artifact_prefix=tests/fuzz/artifacts/$(TARGET)/ \
 		tests/fuzz/corpus/$(TARGET) tests/fuzz/seeds/$(TARGET)
 
