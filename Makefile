@@ -37,20 +37,26 @@ matrix:
 	guest-sdk/toolchains/install
 	$(CARGO) bench --locked -p whit --bench languages
 
-# What needs a quiet machine, or strace: how much neighbours feel of each other,
-# to the letter; and a host that is killed at every system call of a deploy, or
-# whose disk fails there.
+# What takes long, or needs a quiet machine or strace: how much neighbours and
+# crowds feel of each other, to the letter; 20 restarts and 50 kills under load; a
+# host that is killed at every system call of a deploy, or whose disk fails there.
+# A quarter of an hour; ends with a summary.
 soak:
-	$(CARGO) test --locked -p tests --test soak -- --nocapture
-	$(CARGO) build --locked -p tests
-	tests/soak/crash-points $$($(CARGO) metadata --format-version 1 --no-deps --locked | python3 -c 'import json, sys; print(json.load(sys.stdin)["target_directory"])')/debug/whit-under-test
+	tests/soak/run
 
-# One of the targets in tests/fuzz, for as long as is said; needs cargo-fuzz and a
-# nightly compiler. New inputs are kept in corpus, where the next run begins.
+# One of the targets in tests/fuzz, for as long as is said: libFuzzer, with the
+# instruments that it needs. New inputs are kept in corpus, where the next run
+# begins; what gets the target wrong is in artifacts.
+INSTRUMENTS = -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
+	-Cllvm-args=-sanitizer-coverage-inline-8bit-counters \
+	-Cllvm-args=-sanitizer-coverage-pc-table -Cllvm-args=-sanitizer-coverage-trace-compares \
+	-Ccodegen-units=1
 fuzz:
-	mkdir -p tests/fuzz/corpus/$(TARGET)
-	$(CARGO) +nightly fuzz run --fuzz-dir tests/fuzz --sanitizer none $(TARGET) \
-		tests/fuzz/corpus/$(TARGET) tests/fuzz/seeds/$(TARGET) -- -max_total_time=$(SECONDS_MAX)
+	mkdir -p tests/fuzz/corpus/$(TARGET) tests/fuzz/artifacts/$(TARGET)
+	RUSTFLAGS="$(INSTRUMENTS)" $(CARGO) run --release --locked --manifest-path tests/fuzz/Cargo.toml \
+		--target-dir target/fuzz --target x86_64-unknown-linux-gnu --bin $(TARGET) -- \
+		-max_total_time=$(SECONDS_MAX) -artifact_prefix=tests/fuzz/artifacts/$(TARGET)/ \
+		tests/fuzz/corpus/$(TARGET) tests/fuzz/seeds/$(TARGET)
 
 # What the gate runs.
 check:

@@ -76,13 +76,15 @@ pub enum Code {
     NotReady,
     /// The data folder's disk is full.
     DiskFull,
+    /// The data folder's disk fails, or can only be read.
+    DiskFailing,
     /// A bug of ours.
     HostError,
 }
 
 impl Code {
     /// Every code, in the order of the documentation.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 23] = [
         Self::InvalidRequest,
         Self::InvalidName,
         Self::InvalidId,
@@ -104,6 +106,7 @@ impl Code {
         Self::ComponentTooCostly,
         Self::NotReady,
         Self::DiskFull,
+        Self::DiskFailing,
         Self::HostError,
     ];
 
@@ -146,6 +149,7 @@ impl Code {
             }
             Self::NotReady => (S::SERVICE_UNAVAILABLE, "not_ready", "Not ready"),
             Self::DiskFull => (S::INSUFFICIENT_STORAGE, "disk_full", "Disk full"),
+            Self::DiskFailing => (S::INSUFFICIENT_STORAGE, "disk_failing", "Disk failing"),
             Self::HostError => (S::INTERNAL_SERVER_ERROR, "host_error", "Host error"),
         }
     }
@@ -273,9 +277,13 @@ impl Problem {
     #[must_use]
     pub fn internal(cause: &(dyn Error + 'static)) -> Self {
         let detail = "The host failed; nothing was changed. Its log says why.";
-        let mut problem = Self::new(Code::HostError, detail);
-        problem.cause = Some(error_chain(cause).into());
-        problem
+        Self::new(Code::HostError, detail).caused_by(cause)
+    }
+
+    /// With what the log says of it.
+    fn caused_by(mut self, cause: &(dyn Error + 'static)) -> Self {
+        self.cause = Some(error_chain(cause).into());
+        self
     }
 
     /// The HTTP status.
@@ -347,9 +355,13 @@ impl From<StorageError> for Problem {
             StorageError::Full(_) => {
                 let detail = "The data folder's disk is full. Nothing was changed, and functions \
                               keep answering; free some space and try again.";
-                let mut problem = Self::new(Code::DiskFull, detail);
-                problem.cause = Some(error_chain(&error).into());
-                problem
+                Self::new(Code::DiskFull, detail).caused_by(&error)
+            }
+            StorageError::Failing(_) => {
+                let detail = "The data folder's disk fails, or can only be read. Nothing was \
+                              changed, and functions keep answering; try again once it can be \
+                              written.";
+                Self::new(Code::DiskFailing, detail).caused_by(&error)
             }
             StorageError::Failed { .. } => Self::internal(&error),
         }
@@ -436,6 +448,7 @@ mod tests {
             ),
             (StorageError::Conflict { active: Some(RevisionNumber(3)) }.into(), 412, "conflict"),
             (StorageError::Full(io()).into(), 507, "disk_full"),
+            (StorageError::Failing(io()).into(), 507, "disk_failing"),
             (StorageError::Failed { action: "read", source: io() }.into(), 500, "host_error"),
             (
                 CompileError::Unsupported { found: "text".into() }.into(),

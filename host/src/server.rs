@@ -178,9 +178,9 @@ pub async fn run(
     stop.await;
     tracing::info!("stopping: requests in flight may finish");
     is_ready.store(false, Ordering::Relaxed);
-    closing.cancel();
     // Fails only if the accept loop is gone, which is what it is told to be.
     let _ = stopping.send(true);
+    closing.cancel();
     shutdown::drain(config.drain_time_max, data, admin, &tasks).await;
     let _ = std::fs::remove_file(config.data_dir.join(HOST_FILE));
     host.storage.close();

@@ -3,8 +3,8 @@
 
 use serde_json::{Value, json};
 use tests::health::Health;
-use tests::hostile::{REALLOC, command, command_doing, http_02, http_03};
-use tests::{Host, guests};
+use tests::hostile::{REALLOC, command, command_03, command_doing, http_02, http_03, sleepers};
+use tests::{Host, Request, guests};
 
 use crate::host;
 
@@ -23,7 +23,7 @@ fn limits() -> Value {
     json!({ "cpu": "100ms", "timeout": "2s", "memory": "32MiB", "logs": "4KiB" })
 }
 
-/// Deploys each guest, calls it three times, and checks after each guest that
+/// Deploys each guest, calls it three times at once, and checks after each guest that
 /// the host is as it was.
 #[track_caller]
 fn all_end(cases: &[Case]) {
@@ -31,9 +31,11 @@ fn all_end(cases: &[Case]) {
     let health = Health::watch(&host);
     for Case { name, component, outcomes } in cases {
         host.admin().deploy_with_spec(name, component, &limits());
-        for _ in 0..3 {
-            ends(&host, name, outcomes);
-        }
+        std::thread::scope(|scope| {
+            for _ in 0..3 {
+                scope.spawn(|| ends(&host, name, outcomes));
+            }
+        });
         assert_eq!(host.admin().delete(&format!("/v1/functions/{name}")).status(), 204);
         health.check(&host, name);
     }
@@ -164,6 +166,78 @@ fn hoarding() {
     ]);
 }
 
+/// The same with what only 0.3 has: tasks, streams, futures, and waiting for them.
+#[test]
+fn hoarding_and_waiting_in_03() {
+    let again = |work: &str| command_03(&format!("(loop $again {work} (br $again))"));
+    let bounded: &[&str] = &["trapped", "memory_limit"];
+    let both = "(local.set $n (call $stream))
+        (drop (call $write (call $writer (local.get $n)) (i32.const 0) (i32.const 8)))";
+    all_end(&[
+        case("wait", &["timeout"], command_03("(call $wait (i64.const 0x1000000000000000))")),
+        case("tasks", bounded, again("(drop (call $begin-wait (i64.const 0x1000000000000000)))")),
+        case("short-tasks", bounded, again("(drop (call $begin-wait (i64.const 1)))")),
+        case("no-wait", &["cpu_limit"], again("(call $wait (i64.const 0))")),
+        case("short-waits", &["cpu_limit", "timeout"], again("(call $wait (i64.const 1))")),
+        case("sets", bounded, again("(drop (call $set))")),
+        case("streams", bounded, again("(drop (call $stream))")),
+        case("futures", bounded, again("(drop (call $future))")),
+        case("written-streams", bounded, again(both)),
+        // Nothing goes to nobody, without end.
+        case(
+            "empty-writes",
+            &["trapped", "cpu_limit"],
+            command_03(
+                "(local.set $n (call $stream)) (loop $again
+                    (drop (call $write (call $writer (local.get $n)) (i32.const 0) (i32.const 0)))
+                    (drop (call $read (call $reader (local.get $n)) (i32.const 0) (i32.const 0)))
+                    (br $again))",
+            ),
+        ),
+        case(
+            "far-write",
+            &["trapped"],
+            command_03(
+                "(local.set $n (call $stream))
+                (drop (call $write (call $writer (local.get $n)) (i32.const 0) (i32.const -1)))",
+            ),
+        ),
+        // Wrong ends, ends of nothing, ends that are dropped while somebody reads.
+        case(
+            "wrong-end",
+            &["trapped"],
+            command_03(
+                "(drop (call $write (call $reader (call $stream)) (i32.const 0) (i32.const 1)))",
+            ),
+        ),
+        case(
+            "no-end",
+            &["trapped"],
+            command_03("(drop (call $read (i32.const 77) (i32.const 0) (i32.const 1)))"),
+        ),
+        case(
+            "dropped-future",
+            &["trapped"],
+            command_03(
+                "(local.set $n (call $future))
+                (drop (call $read-future (call $reader (local.get $n)) (i32.const 0)))
+                (call $drop-future (call $writer (local.get $n)))",
+            ),
+        ),
+        // Says that it waits for a set with nothing in it; and for none.
+        case(
+            "empty-set",
+            &["timeout"],
+            http_03(
+                "",
+                "(i32.or (i32.const 2) (i32.shl (call $waitable-set) (i32.const 4)))",
+                "i32.const 0",
+            ),
+        ),
+        case("no-set", &["trapped"], http_03("", "i32.const 1234562", "i32.const 0")),
+    ]);
+}
+
 /// N5: answers that are not what they say.
 #[test]
 fn half_an_answer() {
@@ -242,4 +316,35 @@ fn lies() {
                 (br_if $next (i32.lt_u (local.get $n) (i32.const 1000))))
             (call $done)")),
     ]);
+}
+
+/// A call that waits has a stack; as many as one guest can have leave enough for
+/// all others.
+#[test]
+fn stacks_for_all() {
+    const SLEEPING: usize = 60;
+    let host = host().set("instances_max", SLEEPING + 4).start();
+    let health = Health::watch(&host);
+    host.admin().deploy("three", guests::http_03());
+    let refused = host.admin().put("sleepers", &sleepers(4));
+    let why = refused.assert_problem(422, "invalid_component");
+    assert!(why.contains("5 instances with code; 4 are the most"), "{why}");
+    host.admin().deploy("sleepers", &sleepers(3));
+    let sleeping: Vec<_> = (0..SLEEPING)
+        .map(|_| {
+            let mut connection = host.connect();
+            connection.send(&Request::get("/sleepers/")).expect("send");
+            connection
+        })
+        .collect();
+    // Component, two modules' instances at least, and a stack for each of four.
+    tests::eventually("all sleep", || {
+        let used = host.admin().metric("whit_pool_slots_in_use");
+        (used >= (SLEEPING * 9) as f64).then_some(())
+    });
+    for _ in 0..20 {
+        host.get("/three/").assert_text("wasip3-raw\n");
+    }
+    drop(sleeping);
+    health.check(&host, "the sleepers");
 }

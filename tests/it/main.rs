@@ -9,6 +9,7 @@ mod convention;
 mod core_spec;
 mod descriptors;
 mod disconnect;
+mod disks;
 mod durability;
 mod examples;
 mod guests;

@@ -91,3 +91,22 @@ fn the_systemd_unit_fits_the_command_line() {
     let connections: u32 = setting("connections_max").parse().expect("a number");
     assert!(files > 2 * connections);
 }
+
+/// systemd's own reader has nothing to say against the unit.
+#[test]
+fn systemd_takes_the_unit() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let unit = guests::repository().join("examples/deploy/whit.service");
+    let text = fs::read_to_string(unit).expect("the unit");
+    let copy = folder.path().join("whit.service");
+    fs::write(&copy, text.replace("/usr/local/bin/whit", WHIT)).expect("a copy");
+    let mut verify = std::process::Command::new("systemd-analyze");
+    match verify.arg("verify").arg(&copy).output() {
+        // It exits with 0 also where it ignores what it does not know.
+        Ok(said) => {
+            let said = (said.status.success(), String::from_utf8_lossy(&said.stderr).into_owned());
+            assert_eq!(said, (true, String::new()));
+        }
+        Err(error) => println!("skipped: there is no systemd-analyze here: {error}"),
+    }
+}

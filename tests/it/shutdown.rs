@@ -41,6 +41,37 @@ fn what_runs_may_finish_and_nobody_new_gets_in() {
 }
 
 #[test]
+fn a_request_that_is_on_its_way_is_answered_and_told_that_it_is_the_last() {
+    let host = host().start();
+    host.admin().deploy("good", &guests::answering("x"));
+    host.admin().deploy("app", guests::http_02());
+    let mut kept = host.connect();
+    kept.call(&Request::get("/good/")).assert_text("x");
+    let mut fresh = host.connect();
+    // Its head goes out before the stop, and its end long after it.
+    let mut streaming = host.connect();
+    streaming.send(&Request::get("/app/stream?n=15")).expect("send");
+    let head = streaming.head().expect("a head");
+    assert_eq!((head.status, head.header("connection")), (200, None));
+    host.terminate();
+    eventually("no more ready", || {
+        let ready = host.admin().try_call(&Request::get("/readyz"));
+        (!ready.is_ok_and(|answer| answer.status() == 200)).then_some(())
+    });
+    let last = |name: &str, connection: &mut Connection| {
+        let answer = connection.call(&Request::get("/good/"));
+        answer.assert_text("x");
+        assert_eq!(answer.header("connection"), Some("close"), "{name}");
+        assert!(connection.is_closed(), "{name}");
+    };
+    last("kept", &mut kept);
+    last("fresh", &mut fresh);
+    assert!(streaming.rest(head).complete);
+    last("streaming", &mut streaming);
+    host.finish();
+}
+
+#[test]
 fn a_guest_that_goes_on_after_its_answer_may_finish() {
     let host = host().start();
     host.admin().deploy("lingers", &guests::wat("lingers"));

@@ -3,10 +3,13 @@
 //! in a binary of their own that cargo runs after the others.
 
 mod bombs;
+mod crowds;
 mod leaks;
 mod noisy;
+mod restarts;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tests::HostBuilder;
 
@@ -17,6 +20,16 @@ const WHIT: &str = env!("CARGO_BIN_EXE_whit-under-test");
 /// even half of them are; the rest may be somebody else's on this machine. The
 /// soak tests, which have a machine to themselves, ask it of 99 in 100.
 const PART: f64 = 0.75;
+
+/// How often a host is stopped, and killed, and beside how many functions.
+const RESTARTS: u32 = 3;
+const KILLS: u32 = 3;
+const FUNCTIONS: u32 = 30;
+/// Clients that do nothing, and that are slow.
+const IDLE_CLIENTS: usize = 2000;
+const SLOW_CLIENTS: usize = 300;
+/// How long a host that was told to stop may say that it is ready.
+const READY_NO_MORE_MAX: Duration = Duration::from_secs(1);
 
 /// A host with a data folder of its own.
 fn host() -> HostBuilder {

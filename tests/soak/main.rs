@@ -1,15 +1,30 @@
-//! The promises about neighbours to the letter, for a machine that does nothing
-//! else: `make soak`.
+//! The promises about load to the letter, at length, for a machine that does
+//! nothing else: `make soak`.
 
+#[path = "../load/crowds.rs"]
+mod crowds;
 #[path = "../load/noisy.rs"]
 mod noisy;
+#[path = "../load/restarts.rs"]
+mod restarts;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tests::HostBuilder;
 
 /// The part of a victim's answers that has to be quick.
 const PART: f64 = 0.99;
+
+/// How often a host is stopped, and killed, and beside how many functions.
+const RESTARTS: u32 = 20;
+const KILLS: u32 = 50;
+const FUNCTIONS: u32 = 1000;
+/// Clients that do nothing, and that are slow.
+const IDLE_CLIENTS: usize = 10_000;
+const SLOW_CLIENTS: usize = 2000;
+/// How long a host that was told to stop may say that it is ready.
+const READY_NO_MORE_MAX: Duration = Duration::from_millis(100);
 
 fn host() -> HostBuilder {
     HostBuilder::new(env!("CARGO_BIN_EXE_whit-under-test"))

@@ -21,12 +21,18 @@ use crate::wait::{PATIENCE, eventually};
 /// parallel, and none needs a thousand guests at once.
 const SETTINGS: [(&str, &str); 2] = [("instances_max", "64"), ("log", "info")];
 
+/// Where a host listens unless told otherwise.
+const ANY_PORT: &str = "127.0.0.1:0";
+/// Ports that the system gives to nobody by itself.
+const FIXED_PORTS: std::ops::Range<u32> = 20_000..30_000;
+
 /// How a host is to be started.
 #[derive(Debug, Clone)]
 pub struct HostBuilder {
     binary: PathBuf,
     data: Arc<DataFolder>,
     settings: BTreeMap<String, String>,
+    listen: String,
     descriptors: Option<u64>,
     expected: Vec<String>,
     allowed: Vec<String>,
@@ -49,6 +55,7 @@ impl HostBuilder {
             binary: binary.into(),
             data: Arc::new(data),
             settings: settings.into(),
+            listen: ANY_PORT.to_owned(),
             descriptors: None,
             expected: Vec::new(),
             allowed: Vec::new(),
@@ -59,6 +66,20 @@ impl HostBuilder {
     #[must_use]
     pub fn set(mut self, name: &str, value: impl ToString) -> Self {
         self.settings.insert(name.to_owned(), value.to_string());
+        self
+    }
+
+    /// Has the data plane listen where the next host on this data folder will, too.
+    ///
+    /// # Panics
+    /// When no port is free.
+    #[must_use]
+    pub fn same_port(mut self) -> Self {
+        let first = std::process::id() % FIXED_PORTS.len() as u32;
+        let ports = FIXED_PORTS.cycle().skip(first as usize).take(FIXED_PORTS.len());
+        let free = ports.map(|port| format!("127.0.0.1:{port}"));
+        let mut free = free.filter(|address| std::net::TcpListener::bind(address).is_ok());
+        self.listen = free.next().expect("a free port");
         self
     }
 
@@ -99,8 +120,8 @@ impl HostBuilder {
             }
         };
         command
-            .args(["serve", "--listen", "127.0.0.1:0"])
-            .args(["--admin-listen", "127.0.0.1:0", "--ready-json"])
+            .args(["serve", "--listen", &self.listen])
+            .args(["--admin-listen", ANY_PORT, "--ready-json"])
             .arg("--data-dir")
             .arg(&self.data.path)
             // Otherwise the process replaces itself first, to turn them off.

@@ -128,3 +128,106 @@ pub fn http_03(fields: &str, start: &str, callback: &str) -> Vec<u8> {
         ),
     )
 }
+
+/// A 0.3 command that calls so many instances besides its own, each of which waits
+/// for an hour: a stack for each of them, if it gets them.
+#[must_use]
+pub fn sleepers(count: u32) -> Vec<u8> {
+    // The last one is waited for.
+    let each = |part: &dyn Fn(u32) -> String| (1..count).map(part).collect::<String>();
+    let wait = "(func $wait async (param \"how-long\" u64))";
+    guests::wat_text(&format!(
+        r#"(component
+            (import "wasi:clocks/monotonic-clock@0.3.0" (instance $clock
+                (export "wait-for" (func async (param "how-long" u64)))))
+            (alias export $clock "wait-for" (func $wait))
+            (component $sleeper
+                (import "wait" {wait})
+                (core func $wait (canon lower (func $wait)))
+                (core module $m
+                    (import "" "wait" (func $wait (param i64)))
+                    (func (export "f") (call $wait (i64.const 3600000000000))))
+                (core instance $i (instantiate $m
+                    (with "" (instance (export "wait" (func $wait))))))
+                (func (export "f") async (canon lift (core func $i "f"))))
+            {sleepers}
+            (component $main
+                (import "f" (func $f async))
+                {imports}
+                (core module $m
+                    {core_imports}
+                    (import "" "f" (func $f))
+                    (func (export "run") (result i32) {calls} (call $f) (i32.const 0)))
+                (core func $f (canon lower (func $f)))
+                {lowered}
+                (core instance $i (instantiate $m
+                    (with "" (instance (export "f" (func $f)) {core_arguments}))))
+                (func (export "run") async (result (result)) (canon lift (core func $i "run"))))
+            (instance $last (instantiate $sleeper (with "wait" (func $wait))))
+            (instance $main (instantiate $main (with "f" (func $last "f")) {arguments}))
+            (instance $run (export "run" (func $main "run")))
+            (export "wasi:cli/run@0.3.0" (instance $run)))"#,
+        sleepers = each(&|n| format!(
+            "(instance $s{n} (instantiate $sleeper (with \"wait\" (func $wait))))\n"
+        )),
+        imports = each(&|n| format!("(import \"f{n}\" (func $f{n} async))\n")),
+        core_imports = each(&|n| format!("(import \"\" \"f{n}\" (func $f{n} (result i32)))\n")),
+        calls = each(&|n| format!("(drop (call $f{n}))\n")),
+        lowered = each(&|n| format!("(core func $f{n} (canon lower (func $f{n}) async))\n")),
+        core_arguments = each(&|n| format!("(export \"f{n}\" (func $f{n}))\n")),
+        arguments = each(&|n| format!("(with \"f{n}\" (func $s{n} \"f\"))\n")),
+    ))
+}
+
+/// A 0.3 command that does this, with what streams, futures and waiting are made
+/// of as core functions.
+#[must_use]
+pub fn command_03(body: &str) -> Vec<u8> {
+    guests::wat_text(&format!(
+        r#"(component
+            (import "wasi:clocks/monotonic-clock@0.3.0" (instance $clock
+                (export "wait-for" (func async (param "how-long" u64)))))
+            (alias export $clock "wait-for" (func $wait))
+            (core module $memory (memory (export "memory") 1))
+            (core instance $memory (instantiate $memory))
+            (alias core export $memory "memory" (core memory $memory))
+            (type $stream (stream u8))
+            (type $future (future u8))
+            (core func $wait (canon lower (func $wait)))
+            (core func $begin-wait (canon lower (func $wait) async))
+            (core func $set (canon waitable-set.new))
+            (core func $stream (canon stream.new $stream))
+            (core func $write (canon stream.write $stream async (memory $memory)))
+            (core func $read (canon stream.read $stream async (memory $memory)))
+            (core func $future (canon future.new $future))
+            (core func $read-future (canon future.read $future async (memory $memory)))
+            (core func $drop-future (canon future.drop-writable $future))
+            (core module $m
+                (import "" "wait" (func $wait (param i64)))
+                (import "" "begin-wait" (func $begin-wait (param i64) (result i32)))
+                (import "" "set" (func $set (result i32)))
+                (import "" "stream" (func $stream (result i64)))
+                (import "" "write" (func $write (param i32 i32 i32) (result i32)))
+                (import "" "read" (func $read (param i32 i32 i32) (result i32)))
+                (import "" "future" (func $future (result i64)))
+                (import "" "read-future" (func $read-future (param i32 i32) (result i32)))
+                (import "" "drop-future" (func $drop-future (param i32)))
+                (func $reader (param i64) (result i32) (i32.wrap_i64 (local.get 0)))
+                (func $writer (param i64) (result i32)
+                    (i32.wrap_i64 (i64.shr_u (local.get 0) (i64.const 32))))
+                (func (export "run") (result i32) (local $n i64) {body} (i32.const 0)))
+            (core instance $i (instantiate $m (with "" (instance
+                (export "wait" (func $wait))
+                (export "begin-wait" (func $begin-wait))
+                (export "set" (func $set))
+                (export "stream" (func $stream))
+                (export "write" (func $write))
+                (export "read" (func $read))
+                (export "future" (func $future))
+                (export "read-future" (func $read-future))
+                (export "drop-future" (func $drop-future))))))
+            (func $run async (result (result)) (canon lift (core func $i "run")))
+            (instance $run (export "run" (func $run)))
+            (export "wasi:cli/run@0.3.0" (instance $run)))"#
+    ))
+}

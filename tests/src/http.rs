@@ -440,6 +440,21 @@ impl Connection {
         }
     }
 
+    /// Whether the server has closed the connection by now.
+    #[must_use]
+    pub fn has_ended(&self) -> bool {
+        let look = |stream: &TcpStream| {
+            stream.set_nonblocking(true)?;
+            let seen = stream.peek(&mut [0]);
+            stream.set_nonblocking(false)?;
+            seen
+        };
+        match look(&self.stream) {
+            Ok(bytes) => bytes == 0,
+            Err(error) => !is_timeout(&error),
+        }
+    }
+
     /// Reads the body line by line: each line with the time at which it came.
     pub fn lines(&mut self) -> Lines<'_> {
         Lines { connection: self, text: Vec::new() }

@@ -15,6 +15,7 @@ pub mod http;
 pub mod http2;
 pub mod latency;
 pub mod readme;
+pub mod traffic;
 pub mod wait;
 
 pub use host::{Host, HostBuilder};

@@ -10,12 +10,13 @@ use super::types::{InvocationsQuery, Page, ReceiptView};
 use super::{AdminState, blocking};
 use crate::http_error::{Code, Problem};
 use crate::model::invocation::Outcome;
-use crate::telemetry::receipts::ReceiptQuery;
+use crate::telemetry::receipts::{LIST_MAX, ReceiptQuery};
 
 /// Items of a page unless asked otherwise.
 const PAGE_DEFAULT: u32 = 100;
 /// Most items of a page.
 const PAGE_MAX: u32 = 1000;
+const _: () = assert!((PAGE_MAX as usize) < LIST_MAX, "the largest page has a next one, too");
 
 /// Lists invocations, the latest first.
 #[utoipa::path(

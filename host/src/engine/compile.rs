@@ -7,7 +7,6 @@
 //! memory, CPU time and wall time. What dies is the child.
 
 use std::fs::File;
-use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::sync::Arc;
@@ -150,7 +149,7 @@ impl Compiler {
     /// # Errors
     /// See [`CompileError`].
     pub async fn compile(&self, path: &Path, digest: Digest) -> Result<Compiled, CompileError> {
-        let io_failed = |error: io::Error| CompileError::Failed { why: error.to_string() };
+        let io_failed = |error| StorageError::from_io("compile the component", error);
         // The semaphore is never closed.
         let _permit = self.permits.acquire().await;
         let component = File::open(path).map_err(io_failed)?;

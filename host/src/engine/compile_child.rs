@@ -18,7 +18,7 @@ use super::classify::{self, Form, NotAGuest};
 use super::compile::{Compiled, Report};
 use super::compile_cache::CompileCache;
 use super::loader::Guest;
-use super::{Track, linker, pool};
+use super::{Track, instances, linker, pool};
 use crate::model::function::GuestKind;
 use crate::sandbox;
 
@@ -107,12 +107,27 @@ fn compile(
     };
     let kind = classify::kind(&component)?;
     let track = Track::of(kind);
+    if track == Track::Concurrent {
+        check_instances(&component)?;
+    }
     let engine = engine(track, cache.as_ref())?;
     let compiled = Component::from_binary(&engine, &component).map_err(|error| invalid(&error))?;
     let imports = check_imports(&engine, kind, &compiled)?;
     let code = compiled.serialize().map_err(Refused::Engine)?;
     save(cache);
     Ok((Compiled { kind, imports }, code))
+}
+
+/// Refuses what could take more stacks than there are for one guest.
+fn check_instances(component: &[u8]) -> Result<(), Refused> {
+    let most = pool::INSTANCES_WITH_CODE_MAX;
+    match instances::with_code(component).map_err(|error| invalid(&error))? {
+        Some(count) if count <= most.into() => Ok(()),
+        Some(count) => Err(invalid(&format!(
+            "it is made of {count} instances with code; {most} are the most in WASI 0.3"
+        ))),
+        None => Err(invalid(&"it instantiates components that are given to it")),
+    }
 }
 
 /// A core command runs as it is: see [`linker::module_linker`].

@@ -14,6 +14,7 @@ pub mod compile;
 pub mod compile_cache;
 pub mod compile_child;
 pub mod epoch;
+pub mod instances;
 pub mod limits;
 pub mod linker;
 pub mod loader;

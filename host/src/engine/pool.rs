@@ -38,6 +38,13 @@ pub const MEMORIES_PER_COMPONENT_MAX: u32 = 4;
 /// See [`CORE_INSTANCES_PER_COMPONENT_MAX`].
 pub const TABLES_PER_COMPONENT_MAX: u32 = 32;
 
+/// Instances with code of one 0.3 component, middleware included. Each can have a
+/// call that waits on a stack of its own: more would let a few guests take the
+/// stacks of all.
+pub const INSTANCES_WITH_CODE_MAX: u32 = 4;
+/// Stacks of one 0.3 guest: one for each of those, and one that waits for work.
+const CONCURRENT_STACKS: u32 = INSTANCES_WITH_CODE_MAX + 1;
+
 /// Artifacts from this size on, in bytes, are taken for snapshots of a started
 /// interpreter: what is large in them is the memory that they begin with. Those
 /// of JavaScript and Python have 36 MB, most compiled programs less than 4.
@@ -125,18 +132,26 @@ pub fn host_config(
     config
         .enable_compiler(false)
         .async_stack_size(FIBER_STACK_BYTES)
-        .allocation_strategy(InstanceAllocationStrategy::Pooling(pool(clearing, bounds)?));
+        .allocation_strategy(InstanceAllocationStrategy::Pooling(pool(track, clearing, bounds)?));
     Ok(config)
 }
 
-fn pool(clearing: Clearing, bounds: &PoolBounds) -> wasmtime::Result<PoolingAllocationConfig> {
+fn pool(
+    track: Track,
+    clearing: Clearing,
+    bounds: &PoolBounds,
+) -> wasmtime::Result<PoolingAllocationConfig> {
     let mut pool = PoolingAllocationConfig::new();
     let instances = match clearing {
         Clearing::Written => bounds.instances,
         Clearing::Whole => bounds.instances.div_ceil(SNAPSHOT_INSTANCES_PART),
     };
+    let stacks = match track {
+        Track::Sequential => instances,
+        Track::Concurrent => instances.saturating_mul(CONCURRENT_STACKS),
+    };
     pool.total_component_instances(instances)
-        .total_stacks(instances)
+        .total_stacks(stacks)
         .total_core_instances(instances.saturating_mul(CORE_INSTANCES_PER_COMPONENT_MAX))
         .total_memories(instances.saturating_mul(MEMORIES_PER_COMPONENT_MAX))
         .total_tables(instances.saturating_mul(TABLES_PER_COMPONENT_MAX))

@@ -5,16 +5,19 @@ use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::BytesMut;
+use http::HeaderValue;
+use http::header::CONNECTION;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, sleep, timeout_at};
 
 use super::stream::{ClientStream, Spoken, first_bytes};
 use super::tls::Tls;
@@ -25,6 +28,10 @@ use crate::invoke::response::WriteDeadline;
 const HEADER_FIELDS_MAX: usize = 100;
 /// Most of a request that is read ahead, in bytes.
 const READ_BUFFER_BYTES_MAX: usize = 64 << 10;
+/// How long a connection without a request is kept when the host stops. Its client
+/// may just be sending one: that is answered, and the answer says that the
+/// connection closes.
+const LAST_REQUEST_TIME: Duration = Duration::from_secs(1);
 
 /// How connections are served.
 #[derive(Debug, Clone)]
@@ -62,7 +69,8 @@ pub(super) async fn serve(
     let client = Client { plane, origin, patience: options.patience, shutdown };
     let served = match &options.tls {
         None => client.speak(stream).await,
-        Some(tls) => client.secure(stream, tls).await,
+        // Of its own: else every connection would have room for it.
+        Some(tls) => Box::pin(client.secure(stream, tls)).await,
     };
     if let Err(error) = served {
         // Clients that leave or stall are everyday; their receipts say so.
@@ -87,7 +95,7 @@ impl Client<'_> {
         let stream = tokio::select! {
             biased;
             stream = timeout_at(deadline, handshake) => stream??,
-            () = self.told_to_stop() => return Ok(()),
+            () = self.too_late() => return Ok(()),
         };
         self.speak(stream).await
     }
@@ -101,12 +109,12 @@ impl Client<'_> {
         let first = tokio::select! {
             biased;
             first = timeout_at(deadline, first_bytes(&mut stream)) => first??,
-            () = self.told_to_stop() => return Ok(()),
+            () = self.too_late() => return Ok(()),
         };
         match first {
             None => {}
             Some((Spoken::Http1, ahead)) => self.http1(stream, ahead).await?,
-            Some((Spoken::Http2, ahead)) => http2::serve(self, stream, ahead).await?,
+            Some((Spoken::Http2, ahead)) => Box::pin(http2::serve(self, stream, ahead)).await?,
         }
         Ok(())
     }
@@ -118,9 +126,16 @@ impl Client<'_> {
         let (plane, origin) = (self.plane, self.origin);
         let deadline = WriteDeadline::default();
         let stream = ClientStream::http1(stream, ahead, self.patience, deadline.clone());
+        // Of this task alone: read and written without a cost.
+        let (running, stopping) = (AtomicBool::new(false), AtomicBool::new(false));
         let service = service_fn(|request| async {
+            running.store(true, Ordering::Relaxed);
             let mut response = handle(plane, origin, request).await;
             response.body_mut().announce(&deadline);
+            running.store(false, Ordering::Relaxed);
+            if stopping.load(Ordering::Relaxed) {
+                response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            }
             Ok::<_, Infallible>(response)
         });
         let mut builder = http1::Builder::new();
@@ -134,10 +149,31 @@ impl Client<'_> {
             .half_close(false);
         let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
         tokio::select! {
+            // First: who sends a request after the stop is told.
+            biased;
+            () = self.told_to_stop() => stopping.store(true, Ordering::Relaxed),
             ended = connection.as_mut() => return ended,
-            () = self.told_to_stop() => connection.as_mut().graceful_shutdown(),
+        }
+        let is_busy = || running.load(Ordering::Relaxed) || deadline.get().is_some();
+        let idle = async {
+            // A response that began before the stop did not say that it is the last.
+            while {
+                let was_busy = is_busy();
+                sleep(LAST_REQUEST_TIME).await;
+                was_busy || is_busy()
+            } {}
+        };
+        tokio::select! {
+            ended = connection.as_mut() => return ended,
+            () = idle => connection.as_mut().graceful_shutdown(),
         }
         connection.await
+    }
+
+    /// Waits until it is too late for a first request.
+    async fn too_late(&mut self) {
+        self.told_to_stop().await;
+        sleep(LAST_REQUEST_TIME).await;
     }
 
     pub(super) async fn told_to_stop(&mut self) {

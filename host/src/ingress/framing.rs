@@ -137,7 +137,8 @@ impl Framing {
     /// Takes a line without its line feed.
     fn take_line(&mut self, piece: &[u8]) -> Result<(), Broken> {
         if self.line.is_empty() {
-            return self.line_ended(piece.strip_suffix(b"\r").ok_or(Broken)?, false);
+            let cut = piece.len() > LINE_BYTES_KEPT;
+            return self.line_ended(piece.strip_suffix(b"\r").ok_or(Broken)?, cut);
         }
         self.line.push(piece);
         let line = std::mem::take(&mut self.line);
@@ -148,7 +149,8 @@ impl Framing {
         self.line_ended(kept.strip_suffix(b"\r").unwrap_or(kept), line.bytes > kept.len())
     }
 
-    /// `cut`: the line is longer than what is given of it.
+    /// `cut`: the line is longer than what is kept of one that comes in pieces. It
+    /// means the same however it came.
     fn line_ended(&mut self, line: &[u8], cut: bool) -> Result<(), Broken> {
         self.expected = match self.expected {
             // Empty lines before a request are passed over, as by the standard.

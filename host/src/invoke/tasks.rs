@@ -1,6 +1,7 @@
 //! The tasks that requests run in: they are waited for when the host stops, and
 //! can be cut off all at once.
 
+use tokio_util::future::FutureExt as _;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -14,13 +15,8 @@ pub struct Tasks {
 impl Tasks {
     /// Starts a task.
     pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
-        let cut = self.cut.clone();
-        self.tracker.spawn(async move {
-            tokio::select! {
-                () = task => {}
-                () = cut.cancelled() => {}
-            }
-        });
+        // Not an async block, which would have room for the task twice.
+        self.tracker.spawn(task.with_cancellation_token_owned(self.cut.clone()));
     }
 
     /// Waits until no task is left.

@@ -472,6 +472,11 @@ pub(in crate::storage) mod tests {
         assert!(matches!(full, Err(StorageError::Full(_))));
         let quota = files.write_durable(&target, |_| Err(io::ErrorKind::QuotaExceeded.into()));
         assert!(matches!(quota, Err(StorageError::Full(_))));
+        for failing in [libc::EIO, libc::EROFS] {
+            let failing = io::Error::from_raw_os_error(failing);
+            let failed = files.write_durable(&target, |_| Err(failing));
+            assert!(matches!(failed, Err(StorageError::Failing(_))));
+        }
         let other = files.write_durable(&target, |_| Err(io::ErrorKind::Other.into()));
         assert!(matches!(other, Err(StorageError::Failed { .. })));
         assert_eq!(fs::read(&target).unwrap(), b"old");

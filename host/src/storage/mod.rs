@@ -29,6 +29,9 @@ pub enum StorageError {
     /// The disk is full or over quota. Nothing was changed.
     #[error("the data folder's disk is full")]
     Full(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The disk fails, or can only be read. Nothing was changed.
+    #[error("the data folder's disk fails or is read-only")]
+    Failing(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// Anything else that went wrong below. Nothing was changed.
     #[error("storage failed to {action}")]
     Failed {
@@ -41,13 +44,19 @@ pub enum StorageError {
 }
 
 impl StorageError {
-    /// An error of the file system as an error of storage: a full disk and an
-    /// exceeded quota are told apart from everything else.
+    /// An error of the file system as an error of storage: what is the disk's is
+    /// told apart from everything else.
     #[must_use]
     pub fn from_io(action: &'static str, error: std::io::Error) -> Self {
         use std::io::ErrorKind;
         match error.kind() {
             ErrorKind::StorageFull | ErrorKind::QuotaExceeded => Self::Full(Box::new(error)),
+            ErrorKind::ReadOnlyFilesystem => Self::Failing(Box::new(error)),
+            // Of no kind that has a name, EIO among them; the number itself is lost
+            // where a path was added to the error.
+            kind if kind == std::io::Error::from_raw_os_error(libc::EIO).kind() => {
+                Self::Failing(Box::new(error))
+            }
             _ => Self::failed(action, error),
         }
     }

@@ -33,8 +33,9 @@ use crate::model::invocation::{Outcome, Receipt};
 pub const WRITE_INTERVAL: Duration = Duration::from_secs(1);
 /// Most bytes of receipts that wait to be written.
 pub const WRITE_BYTES: usize = 256 << 10;
-/// Most receipts of one answer of [`ReceiptLog::list`].
-pub const LIST_MAX: usize = 1000;
+/// Most receipts of one answer of [`ReceiptLog::list`]: a page, and one more that
+/// tells that there is another.
+pub const LIST_MAX: usize = 1001;
 
 /// Between two looks into the queue. Sending to a thread that waits costs the
 /// sender a system call to wake it: under load, it sleeps instead of waiting.

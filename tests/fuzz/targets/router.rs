@@ -1,3 +1,3 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| tests::fuzz::router(data));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| whit_fuzz::fuzz::router(data));

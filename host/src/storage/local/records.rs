@@ -34,13 +34,15 @@ impl From<StorageError> for JobError {
 
 impl JobError {
     pub(super) fn of(self, action: &'static str) -> StorageError {
+        use rusqlite::ErrorCode::{CannotOpen, DiskFull, ReadOnly, SystemIoFailure};
         match self {
-            Self::Sqlite(error)
-                if error.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull) =>
-            {
-                StorageError::Full(Box::new(error))
-            }
-            Self::Sqlite(error) => StorageError::failed(action, error),
+            Self::Sqlite(error) => match error.sqlite_error_code() {
+                Some(DiskFull) => StorageError::Full(Box::new(error)),
+                Some(ReadOnly | SystemIoFailure | CannotOpen) => {
+                    StorageError::Failing(Box::new(error))
+                }
+                _ => StorageError::failed(action, error),
+            },
             Self::Storage(error) => error,
         }
     }
