@@ -8,8 +8,8 @@
 // 0.2 and 0.3 is expected in wit-0.2/ and wit-0.3/ beside this file.
 
 import { copyFileSync, cpSync, existsSync, mkdirSync, readFileSync, readdirSync, rmSync, writeFileSync } from "node:fs";
-import { createRequire } from "node:module";
-import { dirname, join, resolve } from "node:path";
+import { createRequire, isBuiltin } from "node:module";
+import { dirname, join, relative, resolve } from "node:path";
 import { fileURLToPath, pathToFileURL } from "node:url";
 import { parseArgs } from "node:util";
 
@@ -34,7 +34,7 @@ async function main() {
   const work = resolve(values.work);
   const engine = ENGINES[values.engine];
   const { rolldown } = await load(tools, "rolldown");
-  const code = await bundle(rolldown, engine.adapter, resolve(values.entry), values.modules);
+  const code = await bundle(rolldown, engine.adapter, resolve(values.entry), values.modules, join(work, "inputs.txt"));
 
   // The same program on the same engine is the same component: not made again,
   // which is quicker, and no new revision for a host.
@@ -94,11 +94,14 @@ function load(tools, name) {
 }
 
 /** One ES module of the adapter, the function and all that it imports. */
-async function bundle(rolldown, adapter, entry, modules) {
+async function bundle(rolldown, adapter, entry, modules, inputsPath) {
   const unresolved = [];
+  const inputs = new Set();
+  const refused = new Refused(dirname(entry));
   const build = await rolldown({
     input: join(here, adapter),
     cwd: dirname(entry),
+    plugins: [refused.plugin(), reader(inputs)],
     platform: "neutral",
     external: /^wasi:/,
     resolve: {
@@ -116,15 +119,99 @@ async function bundle(rolldown, adapter, entry, modules) {
     },
   });
   try {
-    const { output } = await build.generate({ format: "esm", codeSplitting: false });
+    // What fails after a refusal may fail for its sake.
+    const { output } = await build.generate({ format: "esm", codeSplitting: false }).finally(() => refused.check());
     if (unresolved.length > 0) {
       // For the bundler a warning; here the import would fail on every call.
       throw new Error(unresolved.join("\n"));
     }
     return output[0].code;
   } finally {
+    // A file with a mistake in it is one to watch, too.
+    writeFileSync(inputsPath, [...inputs].join("\n"));
     await build.close();
   }
+}
+
+/** Notes the files that are read, but for those of packages and the adapter. */
+function reader(inputs) {
+  const filter = { id: { exclude: /[\\/]node_modules[\\/]/ } };
+  const note = (id) => void (id.startsWith(here) || inputs.add(id));
+  return { name: "reader", load: { filter, handler: note } };
+}
+
+/** Finds what can not run in a component: native code, and Node.js itself. */
+class Refused {
+  #folder;
+  #lines = new Set();
+  #builtins = new Map();
+
+  constructor(folder) {
+    this.#folder = folder;
+  }
+
+  plugin() {
+    const refused = this;
+    return {
+      name: "what can not run in a component",
+      resolveId: {
+        filter: { id: /\.node$|^node:|^[a-z_\d/]+$/ },
+        async handler(source, importer) {
+          if (source.endsWith(".node")) {
+            refused.#native(importer, source);
+            return { id: source, external: true };
+          }
+          // A package may have the name of a builtin, and stands for it then.
+          if (!isBuiltin(source) || (await this.resolve(source, importer, { skipSelf: true }))) return null;
+          const who = refused.#owner(importer);
+          refused.#builtins.set(who, (refused.#builtins.get(who) ?? new Set()).add(source));
+          return { id: source, external: true };
+        },
+      },
+      load: {
+        filter: { id: /[\\/]node_modules[\\/]/ },
+        handler(id) {
+          const sign = nativeSign(packageFolder(id));
+          if (sign === undefined) return null;
+          refused.#native(id, sign);
+          return "module.exports = {};";
+        },
+      },
+    };
+  }
+
+  /** One line for each package that is to blame. */
+  check() {
+    for (const [who, modules] of this.#builtins) {
+      const names = [...modules].sort().join(", ");
+      this.#lines.add(`${who} needs Node.js itself (${names}), which is not there in a component; functions have the APIs of the web platform`);
+    }
+    if (this.#lines.size > 0) throw new Error([...this.#lines].join("\n"));
+  }
+
+  #native(file, sign) {
+    this.#lines.add(`${this.#owner(file)} has native code (${sign}), which does not run in a component`);
+  }
+
+  /** The package that a file belongs to, or the user's own file. */
+  #owner(file) {
+    const folder = packageFolder(file);
+    return folder === undefined ? relative(this.#folder, file) : folder.replace(/.*[\\/]node_modules[\\/]/, "");
+  }
+}
+
+/** The folder of the package that a file lies in, if it lies in one. */
+function packageFolder(file) {
+  return /^.*[\\/]node_modules[\\/](@[^\\/]+[\\/])?[^\\/]+/.exec(file)?.[0];
+}
+
+/** What in a package says that it is compiled for the machine. */
+function nativeSign(folder) {
+  if (existsSync(join(folder, "binding.gyp"))) return "binding.gyp";
+  const manifest = JSON.parse(readIfThere(join(folder, "package.json")) ?? "{}");
+  if (manifest.gypfile || manifest.napi) return manifest.gypfile ? "gypfile" : "napi";
+  const loaders = ["bindings", "node-gyp-build", "node-pre-gyp", "@mapbox/node-pre-gyp", "prebuild-install"];
+  return loaders.find((loader) => loader in (manifest.dependencies ?? {}));
 }
 
 /** The world of a function with its dependencies, in the engine's version. */

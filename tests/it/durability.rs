@@ -2,12 +2,12 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::mpsc;
 use std::time::Instant;
 
 use serde_json::json;
 use tests::admin::put_request;
+use tests::disk::SmallDisk;
 use tests::{Host, Request, guests};
 
 use crate::bad_uploads::artifacts;
@@ -241,35 +241,6 @@ fn a_data_folder_has_one_host() {
     host.get("/a/").assert_text("I am a");
 }
 
-/// A file system of its own, of this size; none where that is not allowed.
-struct SmallDisk(tempfile::TempDir);
-
-impl SmallDisk {
-    fn mount(size: &str) -> Option<Self> {
-        let folder = tempfile::tempdir().expect("a folder");
-        let mut mount = Command::new("mount");
-        mount.args(["-t", "tmpfs", "-o", &format!("size={size}"), "tmpfs"]).arg(folder.path());
-        match mount.output() {
-            Ok(output) if output.status.success() => Some(Self(folder)),
-            other => {
-                println!("skipped: only root can mount a small disk: {other:?}");
-                None
-            }
-        }
-    }
-
-    fn path(&self) -> &Path {
-        self.0.path()
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        // Lazily: whatever happened, it goes when the last file is closed.
-        let _ = Command::new("umount").arg("-l").arg(self.0.path()).status();
-    }
-}
-
 #[test]
 fn a_full_disk_refuses_deploys_and_nothing_else() {
     let Some(disk) = SmallDisk::mount("48m") else { return };
@@ -277,7 +248,7 @@ fn a_full_disk_refuses_deploys_and_nothing_else() {
     host.admin().deploy("app", &guests::answering("version 1"));
     host.get("/app/").assert_text("version 1");
     let filler = disk.path().join("filler");
-    fill(&filler);
+    disk.fill(&filler);
     host.expect_warning("disk_full");
     host.allow_warning("can not be written");
     host.allow_warning("were not synced");
@@ -298,14 +269,4 @@ fn a_full_disk_refuses_deploys_and_nothing_else() {
     host.get("/app/").assert_text("version 9");
     let host: Host = host.restart();
     host.get("/app/").assert_text("version 9");
-}
-
-/// Takes all the space that is left.
-fn fill(path: &Path) {
-    use std::io::Write;
-    let mut file = fs::File::create(path).expect("create the filler");
-    for bytes in [1 << 20, 4096, 1] {
-        let block = vec![0; bytes];
-        while file.write_all(&block).is_ok() {}
-    }
 }

@@ -1,6 +1,7 @@
 //! Why a build failed, in words that say what to do next.
 
 use std::path::{Path, PathBuf};
+use std::process::ExitStatus;
 
 use super::{Language, MissingTool};
 
@@ -26,6 +27,16 @@ pub enum BuildError {
         status: String,
         /// What it said.
         output: String,
+    },
+
+    /// The tool's own words say so.
+    #[error(
+        "{tool} failed because a disk is full; make room where the project and the temporary \
+         files are, and try again"
+    )]
+    DiskFull {
+        /// The program.
+        tool: String,
     },
 
     /// The tool is there and can not be run.
@@ -70,6 +81,17 @@ pub enum BuildError {
 }
 
 impl BuildError {
+    /// What became of a tool that failed.
+    pub(super) fn tool_failed(tool: &str, status: ExitStatus, output: String) -> Self {
+        // As the C library, zig and Node.js call it.
+        const DISK_FULL: [&str; 3] = ["No space left on device", "NoSpaceLeft", "ENOSPC"];
+        let tool = tool.to_owned();
+        if DISK_FULL.iter().any(|words| output.contains(words)) {
+            return BuildError::DiskFull { tool };
+        }
+        BuildError::ToolFailed { tool, status: status.to_string(), output }
+    }
+
     /// For `map_err` on file operations: `BuildError::file("read", path)`.
     pub(super) fn file(
         action: &'static str,

@@ -132,6 +132,13 @@ pub(super) fn build(
     tools::run("the JavaScript build", &mut command, output)
 }
 
+/// What the bundler has read, but for packages; and the list of those.
+pub(super) fn inputs(request: &BuildRequest) -> Vec<PathBuf> {
+    let read = std::fs::read_to_string(request.work.join("inputs.txt")).unwrap_or_default();
+    let packages = tools::nearest(request, "package.json");
+    packages.into_iter().chain(read.lines().map(PathBuf::from)).collect()
+}
+
 /// The parts of package.json that matter here.
 #[derive(Default, Deserialize)]
 struct Manifest {

@@ -1,8 +1,8 @@
 //! The languages that `whit build` knows: how a folder is recognised, what its
 //! tools are, how it becomes a component, and how the tools are installed.
 //!
-//! Each language is one file with the same three functions: `recognises`,
-//! `missing` and `build`. A build never writes into the source folder: what it
+//! Each language is one file with the same four functions: `recognises`,
+//! `missing`, `build` and `inputs`. A build never writes into the source folder: what it
 //! needs for itself goes into [`BuildRequest::work`], which may be kept between
 //! builds to make the next one quicker.
 
@@ -241,6 +241,26 @@ pub fn build(request: &BuildRequest, output: &mut dyn FnMut(&str)) -> Result<(),
         });
     }
     Ok(())
+}
+
+/// The files and folders, besides the source itself, whose change means a new
+/// build: shared modules, dependencies by path, lists of packages. As far as it
+/// can be told; some languages know it only of what was built, well or not.
+pub fn inputs(request: &BuildRequest) -> Vec<PathBuf> {
+    let Ok(request) = tools::absolute_paths(request) else { return Vec::new() };
+    let mut inputs = match request.language {
+        Language::Rust => rust::inputs(&request),
+        Language::C | Language::Cpp => c::inputs(&request),
+        Language::Go => go::inputs(&request),
+        Language::Zig => zig::inputs(&request),
+        Language::JavaScript => javascript::inputs(&request),
+        Language::Python => python::inputs(&request),
+        Language::AssemblyScript => assemblyscript::inputs(&request),
+    };
+    inputs.retain(|path| !path.starts_with(&request.source) && !path.starts_with(&request.work));
+    inputs.sort();
+    inputs.dedup();
+    inputs
 }
 
 #[cfg(test)]
