@@ -1,10 +1,11 @@
 // Makes a component of a module with a `fetch` handler:
 //
 //   node build.mjs --entry FILE --component FILE --work FOLDER --tools FOLDER
-//     [--engine quickjs|starlingmonkey] [--modules FOLDER]
+//     [--engine quickjs|starlingmonkey] [--modules FOLDER] [--quick]
 //
 // --tools has node_modules with rolldown and the engines; --modules is a
-// node_modules folder to look in besides those above the entry. The WIT of WASI
+// node_modules folder to look in besides those above the entry; --quick takes a
+// QuickJS that is smaller, which makes the build quicker and the function slower. The WIT of WASI
 // 0.2 and 0.3 is expected in wit-0.2/ and wit-0.3/ beside this file.
 
 import { copyFileSync, cpSync, existsSync, mkdirSync, readFileSync, readdirSync, rmSync, writeFileSync } from "node:fs";
@@ -28,6 +29,7 @@ async function main() {
       tools: { type: "string" },
       engine: { type: "string", default: "quickjs" },
       modules: { type: "string" },
+      quick: { type: "boolean", default: false },
     },
   });
   const tools = resolve(values.tools);
@@ -40,11 +42,11 @@ async function main() {
   // which is quicker, and no new revision for a host.
   const bundlePath = join(work, "bundle.js");
   const kept = join(work, "built.wasm");
-  const mark = `// ${values.engine}, ${statSignature(tools)}\n`;
+  const mark = `// ${values.engine}${values.quick ? ", quick" : ""}, ${statSignature(tools)}\n`;
   if (!existsSync(kept) || readIfThere(bundlePath) !== mark + code) {
     rmSync(kept, { force: true });
     writeFileSync(bundlePath, mark + code);
-    writeFileSync(kept, await engine.componentize(tools, bundlePath, work));
+    writeFileSync(kept, await engine.componentize(tools, bundlePath, work, values.quick));
   }
   copyFileSync(kept, values.component);
 }
@@ -64,12 +66,13 @@ const ENGINES = {
   },
   quickjs: {
     adapter: "quickjs.js",
-    async componentize(tools, bundlePath, work) {
+    async componentize(tools, bundlePath, work, quick) {
       const { componentize } = createRequire(join(tools, "node_modules/"))("componentize-qjs");
       const { component } = await componentize({
         witPath: writeQuickjsWit(join(work, "wit-quickjs")),
         jsSource: readFileSync(bundlePath, "utf8"),
         world: "function",
+        optSize: quick,
       });
       return component;
     },

@@ -202,7 +202,7 @@ fn a_full_disk_fails_the_build_and_nothing_else() {
              int main(void) {{ printf(\"Content-Type: text/plain\\n\\n{greeting} %d\", pad[0]); }}\n"
         )
     };
-    save(&page, text("one", "0000009"));
+    save(&page, text("one", "      9"));
     save(&project.join("other.wasm"), guests::answering("other one"));
     {
         let _turn = guests::take_turns();
@@ -219,7 +219,7 @@ fn a_full_disk_fails_the_build_and_nothing_else() {
     overwrite(&project.join("other.wasm"), &guests::answering("other two"));
     dev.answers("/other/", 200, "other two");
     fs::remove_file(&filler).expect("make room");
-    overwrite(&page, text("two", "0000009").as_bytes());
+    overwrite(&page, text("two", "      9").as_bytes());
     dev.answers("/page/", 200, "two 1");
     dev.end();
 }

@@ -1,7 +1,7 @@
 //! What survives: a stop, a crash, a full disk, a damaged file.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::mpsc;
 use std::time::Instant;
 

@@ -57,7 +57,7 @@ struct Ready {
 }
 
 pub(super) async fn run(args: DevArgs, global: &Global) -> anyhow::Result<ExitCode> {
-    let project = project::find(&args.selection)?;
+    let project = find(&args)?;
     if args.install {
         tokio::select! {
             () = builder::install_missing(&project.units, global.json) => {}
@@ -79,6 +79,10 @@ pub(super) async fn run(args: DevArgs, global: &Global) -> anyhow::Result<ExitCo
     };
     host.stop().await?;
     worked.map(|()| ExitCode::SUCCESS)
+}
+
+fn find(args: &DevArgs) -> anyhow::Result<Project> {
+    Ok(Project { quick: true, ..project::find(&args.selection)? })
 }
 
 /// Ctrl-C, or a polite kill.
@@ -103,8 +107,10 @@ impl Host {
     async fn start(args: &DevArgs, data: &Path) -> anyhow::Result<Self> {
         std::fs::create_dir_all(data).with_context(|| format!("make {}", data.display()))?;
         let program = std::env::current_exe().context("find this program's file")?;
+        let threads = std::thread::available_parallelism().map_or(1, usize::from).min(64);
         let mut process = Command::new(program)
-            .args(["serve", "--ready-json", "--until-stdin-ends"])
+            .args(["serve", "--compile-threads", &threads.to_string()])
+            .args(["--ready-json", "--until-stdin-ends"])
             .args(["--listen", &args.listen, "--admin-listen", &args.admin_listen])
             .arg("--data-dir")
             .arg(data)
@@ -212,7 +218,7 @@ impl<'a> Session<'a> {
         session.summary(&project)?;
         loop {
             session.watcher.changed().await;
-            match project::find(&args.selection) {
+            match find(args) {
                 Ok(project) => session.update(&project).await?,
                 // Half-written manifests are part of editing.
                 Err(error) => session.failed(None, &error)?,

@@ -78,7 +78,7 @@ pub(super) fn build_cpp(
 /// What is included in quotes; what is in angle brackets is the compiler's.
 pub(super) fn inputs(request: &BuildRequest) -> Vec<PathBuf> {
     let extensions = [&C_EXTENSIONS[..], &CPP_EXTENSIONS].concat();
-    tools::included(tools::sources(request, &extensions), &["#include"])
+    tools::included(tools::sources(request, &extensions), &["include"])
 }
 
 fn zig_compiler(request: &BuildRequest, language: &str) -> Command {

@@ -128,6 +128,9 @@ pub(super) fn build(
     if let Some(modules) = modules {
         command.arg("--modules").arg(modules);
     }
+    if request.quick {
+        command.arg("--quick");
+    }
     clear(&mut command);
     tools::run("the JavaScript build", &mut command, output)
 }
