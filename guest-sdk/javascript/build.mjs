@@ -20,6 +20,9 @@ const here = dirname(fileURLToPath(import.meta.url));
 // says. The interfaces of the versions since are the same.
 const ENGINE_WASI_VERSION = "0.2.10";
 
+// QuickJS brings imports of 0.2.12 of its own, and no two may have one name.
+const RENAMED_WASI_VERSION = "0.2.10";
+
 async function main() {
   const { values } = parseArgs({
     options: {
@@ -74,7 +77,7 @@ const ENGINES = {
         world: "function",
         optSize: quick,
       });
-      return component;
+      return nameImports(component);
     },
   },
 };
@@ -106,7 +109,7 @@ async function bundle(rolldown, adapter, entry, modules, inputsPath) {
     cwd: dirname(entry),
     plugins: [refused.plugin(), reader(inputs)],
     platform: "neutral",
-    external: /^wasi:/,
+    external: /^was[ij]:/,
     resolve: {
       alias: { "whit:function": entry },
       mainFields: ["module", "main"],
@@ -230,19 +233,44 @@ function writeWit(folder) {
   return folder;
 }
 
+/**
+ * Gives the imports of a component that are called `wasj` their real name, of the
+ * same length: see wit/quickjs.wit. Names inside of it are its own affair.
+ */
+function nameImports(component) {
+  const IMPORT_SECTION = 10;
+  for (let at = 8; at < component.length; ) {
+    const id = component[at++];
+    let size = 0;
+    for (let shift = 0; ; shift += 7) {
+      const byte = component[at++];
+      size |= (byte & 0x7f) << shift;
+      if (byte < 0x80) break;
+    }
+    const section = component.subarray(at, at + size);
+    if (id === IMPORT_SECTION) {
+      for (let found = -1; (found = section.indexOf("wasj:", found + 1)) >= 0; ) section.write("wasi:", found);
+    }
+    at += size;
+  }
+  return component;
+}
+
 /** The world of a function on QuickJS: both versions of WASI side by side. */
 function writeQuickjsWit(folder) {
   rmSync(folder, { recursive: true, force: true });
   mkdirSync(join(folder, "deps"), { recursive: true });
   cpSync(join(here, "wit/quickjs.wit"), join(folder, "function.wit"));
+  const copy = (version, name, file) => {
+    const text = readFileSync(join(here, version, file), "utf8");
+    mkdirSync(join(folder, "deps", name));
+    const named = text.replaceAll("wasi:", "wasj:").replaceAll("0.2.12", RENAMED_WASI_VERSION);
+    writeFileSync(join(folder, "deps", name, "package.wit"), version === "wit-0.2" ? named : text);
+  };
   for (const version of ["wit-0.2", "wit-0.3"]) {
-    for (const name of readdirSync(join(here, version, "deps"))) {
-      mkdirSync(join(folder, "deps", `${version}-${name}`));
-      cpSync(join(here, version, "deps", name), join(folder, "deps", `${version}-${name}`, name));
-    }
+    copy(version, `${version}-http`, "http.wit");
+    for (const name of readdirSync(join(here, version, "deps"))) copy(version, `${version}-${name}`, join("deps", name));
   }
-  mkdirSync(join(folder, "deps", "http-0.3"));
-  cpSync(join(here, "wit-0.3/http.wit"), join(folder, "deps", "http-0.3", "http.wit"));
   return folder;
 }
 
