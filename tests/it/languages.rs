@@ -241,7 +241,7 @@ export default async function (request) {
 #[test]
 fn javascript_fetches_what_it_is_allowed_to() {
     let folder = tempfile::tempdir().expect("a folder");
-    let mut host = host().set("private_egress", true).start();
+    let host = host().set("private_egress", true).start();
     host.admin().deploy("up", guests::http_02());
     let up = format!("http://{}/up", host.address());
     let manifest = format!("[functions.fetcher]\nallow_hosts = [\"http://{}\"]\n", host.address());
@@ -262,12 +262,7 @@ fn javascript_fetches_what_it_is_allowed_to() {
         format!("{text}|200 text/plain GET|404 null ")
     );
     let echoed = ask("POST", &format!("url={up}/echo"));
-    assert_eq!(
-        echoed.matches('x').count(),
-        200_000 + "text/x".matches('x').count() - 1,
-        "{}",
-        echoed.len()
-    );
+    assert!(echoed == format!("200 null {}", "x".repeat(200_000)), "{}", echoed.len());
     // What takes too long is given up, and the instance goes on.
     let late = ask("GET", &format!("url={up}/sleep%3Fms=20000&soon"));
     assert_eq!(late, "TimeoutError: the time is over");
@@ -279,7 +274,6 @@ fn javascript_fetches_what_it_is_allowed_to() {
         let said = ask("GET", &format!("url={url}"));
         assert!(said.starts_with("TypeError: ") && said.contains(why), "{said}");
     }
-    host.allow_warning("");
 }
 
 const SUBTLE: &str = r#"

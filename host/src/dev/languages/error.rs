@@ -1,7 +1,6 @@
 //! Why a build failed, in words that say what to do next.
 
 use std::path::{Path, PathBuf};
-use std::process::ExitStatus;
 
 use super::{Language, MissingTool};
 
@@ -29,7 +28,7 @@ pub enum BuildError {
         output: String,
     },
 
-    /// The tool's own words say so.
+    /// The tool's own words say so, or the disk does.
     #[error(
         "{tool} failed because a disk is full; make room where the project and the temporary \
          files are, and try again"
@@ -81,15 +80,20 @@ pub enum BuildError {
 }
 
 impl BuildError {
-    /// What became of a tool that failed.
-    pub(super) fn tool_failed(tool: &str, status: ExitStatus, output: String) -> Self {
+    /// The reason behind a tool's failure, if it is a disk without room: tools say
+    /// that in many ways, and some only abort.
+    pub(super) fn or_full_disk(self, work: &Path) -> Self {
         // As the C library, zig and Node.js call it.
         const DISK_FULL: [&str; 3] = ["No space left on device", "NoSpaceLeft", "ENOSPC"];
-        let tool = tool.to_owned();
-        if DISK_FULL.iter().any(|words| output.contains(words)) {
-            return BuildError::DiskFull { tool };
+        // No build succeeds with less.
+        const FREE_BYTES_MIN: u64 = 1 << 20;
+        let BuildError::ToolFailed { tool, output, .. } = &self else { return self };
+        let free = rustix::fs::statvfs(work).map(|disk| disk.f_bavail * disk.f_frsize);
+        let is_full = free.is_ok_and(|free| free < FREE_BYTES_MIN);
+        match is_full || DISK_FULL.iter().any(|words| output.contains(words)) {
+            true => BuildError::DiskFull { tool: tool.clone() },
+            false => self,
         }
-        BuildError::ToolFailed { tool, status: status.to_string(), output }
     }
 
     /// For `map_err` on file operations: `BuildError::file("read", path)`.

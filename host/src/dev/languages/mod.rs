@@ -227,16 +227,17 @@ pub fn build(request: &BuildRequest, output: &mut dyn FnMut(&str)) -> Result<(),
         return Err(BuildError::ToolsMissing { language: request.language, missing });
     }
     let request = tools::prepare(request)?;
-    match request.language {
-        Language::Rust => rust::build(&request, output)?,
-        Language::C => c::build(&request, output)?,
-        Language::Cpp => c::build_cpp(&request, output)?,
-        Language::Go => go::build(&request, output)?,
-        Language::Zig => zig::build(&request, output)?,
-        Language::JavaScript => javascript::build(&request, output)?,
-        Language::Python => python::build(&request, output)?,
-        Language::AssemblyScript => assemblyscript::build(&request, output)?,
-    }
+    let built = match request.language {
+        Language::Rust => rust::build(&request, output),
+        Language::C => c::build(&request, output),
+        Language::Cpp => c::build_cpp(&request, output),
+        Language::Go => go::build(&request, output),
+        Language::Zig => zig::build(&request, output),
+        Language::JavaScript => javascript::build(&request, output),
+        Language::Python => python::build(&request, output),
+        Language::AssemblyScript => assemblyscript::build(&request, output),
+    };
+    built.map_err(|error| error.or_full_disk(&request.work))?;
     if !request.component.is_file() {
         return Err(BuildError::NoComponent {
             language: request.language,

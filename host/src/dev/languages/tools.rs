@@ -157,7 +157,7 @@ pub(super) fn run(
     if status.success() {
         return Ok(());
     }
-    Err(BuildError::tool_failed(tool, status, said))
+    Err(BuildError::ToolFailed { tool: tool.to_owned(), status: status.to_string(), output: said })
 }
 
 /// What a tool prints when asked something; `None` when it is not there or
