@@ -1,15 +1,16 @@
 // Makes a component of a module with a `fetch` handler:
 //
 //   node build.mjs --entry FILE --component FILE --work FOLDER --tools FOLDER
-//     [--engine quickjs|starlingmonkey] [--modules FOLDER]
+//     [--engine quickjs|starlingmonkey] [--modules FOLDER] [--quick]
 //
 // --tools has node_modules with rolldown and the engines; --modules is a
-// node_modules folder to look in besides those above the entry. The WIT of WASI
+// node_modules folder to look in besides those above the entry; --quick takes a
+// QuickJS that is smaller, which makes the build quicker and the function slower. The WIT of WASI
 // 0.2 and 0.3 is expected in wit-0.2/ and wit-0.3/ beside this file.
 
 import { copyFileSync, cpSync, existsSync, mkdirSync, readFileSync, readdirSync, rmSync, writeFileSync } from "node:fs";
-import { createRequire } from "node:module";
-import { dirname, join, resolve } from "node:path";
+import { createRequire, isBuiltin } from "node:module";
+import { dirname, join, relative, resolve } from "node:path";
 import { fileURLToPath, pathToFileURL } from "node:url";
 import { parseArgs } from "node:util";
 
@@ -18,6 +19,9 @@ const here = dirname(fileURLToPath(import.meta.url));
 // StarlingMonkey's fetch event is bound to this version, whatever the world
 // says. The interfaces of the versions since are the same.
 const ENGINE_WASI_VERSION = "0.2.10";
+
+// QuickJS brings imports of 0.2.12 of its own, and no two may have one name.
+const RENAMED_WASI_VERSION = "0.2.10";
 
 async function main() {
   const { values } = parseArgs({
@@ -28,23 +32,24 @@ async function main() {
       tools: { type: "string" },
       engine: { type: "string", default: "quickjs" },
       modules: { type: "string" },
+      quick: { type: "boolean", default: false },
     },
   });
   const tools = resolve(values.tools);
   const work = resolve(values.work);
   const engine = ENGINES[values.engine];
   const { rolldown } = await load(tools, "rolldown");
-  const code = await bundle(rolldown, engine.adapter, resolve(values.entry), values.modules);
+  const code = await bundle(rolldown, engine.adapter, resolve(values.entry), values.modules, join(work, "inputs.txt"));
 
   // The same program on the same engine is the same component: not made again,
   // which is quicker, and no new revision for a host.
   const bundlePath = join(work, "bundle.js");
   const kept = join(work, "built.wasm");
-  const mark = `// ${values.engine}, ${statSignature(tools)}\n`;
+  const mark = `// ${values.engine}${values.quick ? ", quick" : ""}, ${statSignature(tools)}\n`;
   if (!existsSync(kept) || readIfThere(bundlePath) !== mark + code) {
     rmSync(kept, { force: true });
     writeFileSync(bundlePath, mark + code);
-    writeFileSync(kept, await engine.componentize(tools, bundlePath, work));
+    writeFileSync(kept, await engine.componentize(tools, bundlePath, work, values.quick));
   }
   copyFileSync(kept, values.component);
 }
@@ -64,14 +69,15 @@ const ENGINES = {
   },
   quickjs: {
     adapter: "quickjs.js",
-    async componentize(tools, bundlePath, work) {
+    async componentize(tools, bundlePath, work, quick) {
       const { componentize } = createRequire(join(tools, "node_modules/"))("componentize-qjs");
       const { component } = await componentize({
         witPath: writeQuickjsWit(join(work, "wit-quickjs")),
         jsSource: readFileSync(bundlePath, "utf8"),
         world: "function",
+        optSize: quick,
       });
-      return component;
+      return nameImports(component);
     },
   },
 };
@@ -94,13 +100,16 @@ function load(tools, name) {
 }
 
 /** One ES module of the adapter, the function and all that it imports. */
-async function bundle(rolldown, adapter, entry, modules) {
+async function bundle(rolldown, adapter, entry, modules, inputsPath) {
   const unresolved = [];
+  const inputs = new Set();
+  const refused = new Refused(dirname(entry));
   const build = await rolldown({
     input: join(here, adapter),
     cwd: dirname(entry),
+    plugins: [refused.plugin(), reader(inputs)],
     platform: "neutral",
-    external: /^wasi:/,
+    external: /^was[ij]:/,
     resolve: {
       alias: { "whit:function": entry },
       mainFields: ["module", "main"],
@@ -116,15 +125,99 @@ async function bundle(rolldown, adapter, entry, modules) {
     },
   });
   try {
-    const { output } = await build.generate({ format: "esm", codeSplitting: false });
+    // What fails after a refusal may fail for its sake.
+    const { output } = await build.generate({ format: "esm", codeSplitting: false }).finally(() => refused.check());
     if (unresolved.length > 0) {
       // For the bundler a warning; here the import would fail on every call.
       throw new Error(unresolved.join("\n"));
     }
     return output[0].code;
   } finally {
+    // A file with a mistake in it is one to watch, too.
+    writeFileSync(inputsPath, [...inputs].join("\n"));
     await build.close();
   }
+}
+
+/** Notes the files that are read, but for those of packages and the adapter. */
+function reader(inputs) {
+  const filter = { id: { exclude: /[\\/]node_modules[\\/]/ } };
+  const note = (id) => void (id.startsWith(here) || inputs.add(id));
+  return { name: "reader", load: { filter, handler: note } };
+}
+
+/** Finds what can not run in a component: native code, and Node.js itself. */
+class Refused {
+  #folder;
+  #lines = new Set();
+  #builtins = new Map();
+
+  constructor(folder) {
+    this.#folder = folder;
+  }
+
+  plugin() {
+    const refused = this;
+    return {
+      name: "what can not run in a component",
+      resolveId: {
+        filter: { id: /\.node$|^node:|^[a-z_\d/]+$/ },
+        async handler(source, importer) {
+          if (source.endsWith(".node")) {
+            refused.#native(importer, source);
+            return { id: source, external: true };
+          }
+          // A package may have the name of a builtin, and stands for it then.
+          if (!isBuiltin(source) || (await this.resolve(source, importer, { skipSelf: true }))) return null;
+          const who = refused.#owner(importer);
+          refused.#builtins.set(who, (refused.#builtins.get(who) ?? new Set()).add(source));
+          return { id: source, external: true };
+        },
+      },
+      load: {
+        filter: { id: /[\\/]node_modules[\\/]/ },
+        handler(id) {
+          const sign = nativeSign(packageFolder(id));
+          if (sign === undefined) return null;
+          refused.#native(id, sign);
+          return "module.exports = {};";
+        },
+      },
+    };
+  }
+
+  /** One line for each package that is to blame. */
+  check() {
+    for (const [who, modules] of this.#builtins) {
+      const names = [...modules].sort().join(", ");
+      this.#lines.add(`${who} needs Node.js itself (${names}), which is not there in a component; functions have the APIs of the web platform`);
+    }
+    if (this.#lines.size > 0) throw new Error([...this.#lines].join("\n"));
+  }
+
+  #native(file, sign) {
+    this.#lines.add(`${this.#owner(file)} has native code (${sign}), which does not run in a component`);
+  }
+
+  /** The package that a file belongs to, or the user's own file. */
+  #owner(file) {
+    const folder = packageFolder(file);
+    return folder === undefined ? relative(this.#folder, file) : folder.replace(/.*[\\/]node_modules[\\/]/, "");
+  }
+}
+
+/** The folder of the package that a file lies in, if it lies in one. */
+function packageFolder(file) {
+  return /^.*[\\/]node_modules[\\/](@[^\\/]+[\\/])?[^\\/]+/.exec(file)?.[0];
+}
+
+/** What in a package says that it is compiled for the machine. */
+function nativeSign(folder) {
+  if (existsSync(join(folder, "binding.gyp"))) return "binding.gyp";
+  const manifest = JSON.parse(readIfThere(join(folder, "package.json")) ?? "{}");
+  if (manifest.gypfile || manifest.napi) return manifest.gypfile ? "gypfile" : "napi";
+  const loaders = ["bindings", "node-gyp-build", "node-pre-gyp", "@mapbox/node-pre-gyp", "prebuild-install"];
+  return loaders.find((loader) => loader in (manifest.dependencies ?? {}));
 }
 
 /** The world of a function with its dependencies, in the engine's version. */
@@ -140,19 +233,44 @@ function writeWit(folder) {
   return folder;
 }
 
+/**
+ * Gives the imports of a component that are called `wasj` their real name, of the
+ * same length: see wit/quickjs.wit. Names inside of it are its own affair.
+ */
+function nameImports(component) {
+  const IMPORT_SECTION = 10;
+  for (let at = 8; at < component.length; ) {
+    const id = component[at++];
+    let size = 0;
+    for (let shift = 0; ; shift += 7) {
+      const byte = component[at++];
+      size |= (byte & 0x7f) << shift;
+      if (byte < 0x80) break;
+    }
+    const section = component.subarray(at, at + size);
+    if (id === IMPORT_SECTION) {
+      for (let found = -1; (found = section.indexOf("wasj:", found + 1)) >= 0; ) section.write("wasi:", found);
+    }
+    at += size;
+  }
+  return component;
+}
+
 /** The world of a function on QuickJS: both versions of WASI side by side. */
 function writeQuickjsWit(folder) {
   rmSync(folder, { recursive: true, force: true });
   mkdirSync(join(folder, "deps"), { recursive: true });
   cpSync(join(here, "wit/quickjs.wit"), join(folder, "function.wit"));
+  const copy = (version, name, file) => {
+    const text = readFileSync(join(here, version, file), "utf8");
+    mkdirSync(join(folder, "deps", name));
+    const named = text.replaceAll("wasi:", "wasj:").replaceAll("0.2.12", RENAMED_WASI_VERSION);
+    writeFileSync(join(folder, "deps", name, "package.wit"), version === "wit-0.2" ? named : text);
+  };
   for (const version of ["wit-0.2", "wit-0.3"]) {
-    for (const name of readdirSync(join(here, version, "deps"))) {
-      mkdirSync(join(folder, "deps", `${version}-${name}`));
-      cpSync(join(here, version, "deps", name), join(folder, "deps", `${version}-${name}`, name));
-    }
+    copy(version, `${version}-http`, "http.wit");
+    for (const name of readdirSync(join(here, version, "deps"))) copy(version, `${version}-${name}`, join("deps", name));
   }
-  mkdirSync(join(folder, "deps", "http-0.3"));
-  cpSync(join(here, "wit-0.3/http.wit"), join(folder, "deps", "http-0.3", "http.wit"));
   return folder;
 }
 

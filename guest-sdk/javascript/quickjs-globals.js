@@ -3,8 +3,9 @@
 
 import clock from "wasi:clocks/monotonic-clock@0.3.0";
 import environment from "wasi:cli/environment@0.3.0";
-import stderr from "wasi:cli/stderr@0.2.12";
 import random from "wasi:random/random@0.3.0";
+import stderr from "wasj:cli/stderr@0.2.10";
+import { fetch } from "./quickjs-fetch.js";
 import { lazyEnvironment } from "./runtime.js";
 import { AbortController, AbortSignal, DOMError, Event, EventTarget } from "./web/events.js";
 import { format } from "./web/format.js";
@@ -96,8 +97,9 @@ Object.assign(globalThis, {
   console: { debug: print, error: print, info: print, log: print, trace: print, warn: print },
   crypto,
   DOMException: globalThis.DOMException ?? DOMError,
-  fetch: async () => {
-    throw new Error('fetch needs the larger engine: set engine = "starlingmonkey" in whit.toml');
+  fetch: (...request) => {
+    if (!started) throw new Error("fetch is for requests; at the top level of a module there is no host yet");
+    return fetch(...request);
   },
   process: { env },
   self: globalThis,

@@ -205,6 +205,7 @@ impl Bed {
             // Only to end what is too slow.
             time_max: Duration::from_secs(600),
             children_max: 2,
+            threads: 1,
         };
         let compiler = Compiler::new(&engines, Arc::clone(&artifacts), folders, bounds);
         let telemetry = Telemetry::open(folder.path(), TelemetryBounds::default())?;

@@ -43,6 +43,7 @@ const SETTINGS: &[(&str, &str, &str)] = &[
     ("compile_time_max", "60s", "CPU time and wall time of one compile"),
     ("compile_memory_max", "2GiB", "address space of one compile"),
     ("compiles_max", "2", "compiles at the same time"),
+    ("compile_threads", "1", "processors that one compile may use"),
     ("drain_time_max", "30s", "time for requests in flight at shutdown"),
     ("receipts_max", "512MiB", "disk space for receipts; the oldest go first"),
     (
@@ -230,6 +231,7 @@ impl Config {
                 memory_bytes_max: reader.size("compile_memory_max"),
                 time_max: reader.time("compile_time_max"),
                 children_max: reader.number("compiles_max", 1..=64) as usize,
+                threads: reader.number("compile_threads", 1..=64),
             },
             drain_time_max: reader.time("drain_time_max"),
             receipts_bytes_max: reader.size("receipts_max"),

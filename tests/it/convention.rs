@@ -2,12 +2,10 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::Stdio;
 
-use rustix::process::{Pid, Signal, kill_process};
-use serde_json::Value;
 use tests::command::{self, Ran};
-use tests::{Connection, Host, Request, eventually, guests};
+use tests::dev::{self, Dev};
+use tests::{Host, Request, guests};
 use whit::dev::languages::Language;
 
 use crate::{WHIT, host};
@@ -282,7 +280,7 @@ export async function POST(request: Request): Promise<Response> {
 const UNABLE: &str = r#"
 export default async () => {
   try {
-    await fetch("http://example.com/");
+    await crypto.subtle.digest("SHA-256", new Uint8Array(0));
   } catch (error) {
     return new Response(error.message);
   }
@@ -317,65 +315,14 @@ fn javascript_files_may_hold_a_function_or_one_for_each_method() {
     assert_eq!(said.matches("unchanged").count(), 3, "{said}");
 }
 
-/// `whit dev` for a project folder, and the address of its host.
-struct Dev {
-    process: std::process::Child,
-    address: String,
-}
-
-impl Dev {
-    fn start(folder: &Path) -> Self {
-        let data = folder.join(".whit/data");
-        let mut dev = command::command(WHIT, &data);
-        dev.args(["dev", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"]);
-        dev.current_dir(folder).stdout(Stdio::null()).stderr(Stdio::null());
-        let process = dev.spawn().expect("start");
-        let address = eventually("the host of dev", || {
-            let addresses = fs::read(data.join("host.json")).ok()?;
-            let addresses: Value = serde_json::from_slice(&addresses).ok()?;
-            Some(addresses["data"].as_str()?.strip_prefix("http://")?.to_owned())
-        });
-        Self { process, address }
-    }
-
-    #[track_caller]
-    fn answers(&self, path: &str, status: u16, text: &str) {
-        eventually(&format!("{path} answers {status} {text}"), || {
-            let mut connection = Connection::try_open(&self.address).ok()?;
-            let answer = connection.call(&Request::get(path));
-            (answer.status() == status && answer.text().contains(text)).then_some(())
-        });
-    }
-
-    fn end(mut self) {
-        kill_process(Pid::from_child(&self.process), Signal::TERM).expect("tell it to end");
-        assert!(self.process.wait().expect("its end").success());
-    }
-}
-
-impl Drop for Dev {
-    fn drop(&mut self) {
-        // Both fail only if it has ended.
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
-
 #[test]
 fn dev_follows_files_that_come_change_and_go() {
     let folder = tempfile::tempdir().expect("a folder");
-    let write = |name: &str, content: &[u8]| {
-        let path = folder.path().join(name);
-        fs::create_dir_all(path.parent().expect("a folder")).expect("make it");
-        // Whole or not at all, as editors save.
-        let saved = path.with_extension("saved~");
-        fs::write(&saved, content).expect("write");
-        fs::rename(saved, path).expect("rename");
-    };
+    let write = |name: &str, content: &[u8]| dev::save(&folder.path().join(name), content);
     write("api/one.wasm", &guests::answering("one"));
     write("api/two.wasm", &guests::answering("two"));
     write("public/page.txt", b"a page");
-    let dev = Dev::start(folder.path());
+    let dev = Dev::start(WHIT, folder.path());
     dev.answers("/api/one", 200, "one");
     dev.answers("/api/two", 200, "two");
     dev.answers("/page.txt", 200, "a page");
@@ -401,7 +348,7 @@ fn dev_follows_files_that_come_change_and_go() {
     // What went away while nobody watched is gone, too.
     fs::remove_file(folder.path().join("api/three.wasm")).expect("remove");
     fs::remove_file(folder.path().join(".whit/data/host.json")).ok();
-    let dev = Dev::start(folder.path());
+    let dev = Dev::start(WHIT, folder.path());
     dev.answers("/api/one", 200, "uno");
     dev.answers("/api/three", 404, "no such file");
     dev.end();

@@ -6,66 +6,10 @@ use std::path::Path;
 use std::process::Command;
 
 use serde_json::json;
+use tests::disk::{Disk, run};
 use tests::{Host, Request, guests};
 
 use crate::host;
-
-/// A file system of its own; none where that is not allowed.
-struct Disk(tempfile::TempDir);
-
-impl Disk {
-    /// In memory, of this size.
-    fn small(size: &str) -> Option<Self> {
-        Self::mounted(&["-t", "tmpfs", "-o", &format!("size={size}"), "tmpfs"])
-    }
-
-    /// Of ext4, in this file, which is made if it is not there.
-    fn in_file(file: &Path) -> Option<Self> {
-        if !file.exists() {
-            fs::File::create(file).and_then(|file| file.set_len(64 << 20)).expect("a file");
-            run(Command::new("mkfs.ext4").arg("-q").arg(file))?;
-        }
-        Self::mounted(&["-o", "loop,errors=remount-ro", file.to_str().expect("a name")])
-    }
-
-    fn mounted(arguments: &[&str]) -> Option<Self> {
-        let folder = tempfile::tempdir().expect("a folder");
-        run(Command::new("mount").args(arguments).arg(folder.path()))?;
-        Some(Self(folder))
-    }
-
-    fn path(&self) -> &Path {
-        self.0.path()
-    }
-
-    /// What the kernel does with it once it has found damage: nothing is written
-    /// to it any more, not even to files that are open.
-    fn turn_read_only(&self) {
-        let mounts = fs::read_to_string("/proc/mounts").expect("the mounts");
-        let own = |line: &&str| line.split(' ').nth(1) == self.path().to_str();
-        let device = mounts.lines().find(own).and_then(|line| line.split([' ', '/']).nth(2));
-        let trigger = format!("/sys/fs/ext4/{}/trigger_fs_error", device.expect("its device"));
-        fs::write(trigger, "a test").expect("an error of the file system");
-    }
-}
-
-impl Drop for Disk {
-    fn drop(&mut self) {
-        // Lazily: whatever happened, it goes when the last file is closed.
-        let _ = Command::new("umount").arg("-l").arg(self.0.path()).status();
-    }
-}
-
-/// Runs what only root can; says so where it can not.
-fn run(command: &mut Command) -> Option<()> {
-    match command.output() {
-        Ok(output) if output.status.success() => Some(()),
-        other => {
-            println!("skipped: {command:?} is not possible here: {other:?}");
-            None
-        }
-    }
-}
 
 /// Lets a folder only be read, by its path, until it is dropped.
 struct Lid<'a>(&'a Path);
@@ -119,7 +63,7 @@ fn a_full_disk_refuses_deploys_and_nothing_else() {
     host.admin().deploy("app", &guests::answering("version 1"));
     host.get("/app/").assert_text("version 1");
     let filler = disk.path().join("filler");
-    fill(&filler);
+    disk.fill(&filler);
     host.expect_warning("disk_full");
     host.allow_warning("can not be written");
     host.allow_warning("were not synced");
@@ -197,14 +141,4 @@ fn a_host_does_not_start_on_a_folder_that_can_only_be_read() {
     assert!(complaint.contains("Read-only file system"), "{complaint}");
     drop(lid);
     stopped.start().get("/app/").assert_text("app");
-}
-
-/// Takes all the space that is left.
-fn fill(path: &Path) {
-    use std::io::Write;
-    let mut file = fs::File::create(path).expect("create the filler");
-    for bytes in [1 << 20, 4096, 1] {
-        let block = vec![0; bytes];
-        while file.write_all(&block).is_ok() {}
-    }
 }

@@ -217,6 +217,65 @@ fn doctor_finds_what_is_there_and_says_what_it_will_do() {
     assert_has(&ran.stdout, &["missing go", "whit doctor --install go"]);
 }
 
+const FETCHER: &str = r#"
+const ask = async (url, init) => {
+  try {
+    const response = await fetch(url, init);
+    return `${response.status} ${response.headers.get("content-type")} ${(await response.text()).trim()}`;
+  } catch (error) {
+    return `${error.name}: ${error.message}`;
+  }
+};
+export default async function (request) {
+  const { searchParams } = new URL(request.url);
+  const answers = searchParams.getAll("url").map((url) =>
+    ask(url, {
+      method: request.method,
+      body: request.method === "POST" ? "x".repeat(200_000) : undefined,
+      signal: searchParams.has("soon") ? AbortSignal.timeout(20) : undefined,
+    }));
+  return new Response((await Promise.all(answers)).join("|"));
+}
+"#;
+
+#[test]
+fn javascript_fetches_what_it_is_allowed_to() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let host = host().set("private_egress", true).start();
+    host.admin().deploy("up", guests::http_02());
+    let up = format!("http://{}/up", host.address());
+    let manifest = format!("[functions.fetcher]\nallow_hosts = [\"http://{}\"]\n", host.address());
+    fs::write(folder.path().join("whit.toml"), manifest).expect("write");
+    fs::write(folder.path().join("index.js"), FETCHER).expect("write");
+    {
+        let _turn = guests::take_turns();
+        guests::get_ready(whit::dev::languages::Language::JavaScript);
+        let mut deploy = command::command(WHIT, host.folder());
+        command::run(deploy.arg("deploy").current_dir(folder.path())).succeeded();
+    }
+    let ask = |method: &str, query: &str| {
+        host.call(&tests::Request::new(method, &format!("/fetcher/?{query}"))).text()
+    };
+    let text = "200 text/plain wasip2-raw";
+    assert_eq!(
+        ask("GET", &format!("url={up}/&url={up}/method&url={up}/status%3Fcode=404")),
+        format!("{text}|200 text/plain GET|404 null ")
+    );
+    let echoed = ask("POST", &format!("url={up}/echo"));
+    assert!(echoed == format!("200 null {}", "x".repeat(200_000)), "{}", echoed.len());
+    // What takes too long is given up, and the instance goes on.
+    let late = ask("GET", &format!("url={up}/sleep%3Fms=20000&soon"));
+    assert_eq!(late, "TimeoutError: the time is over");
+    for (url, why) in [
+        ("http://127.0.0.1:9/", "allow_hosts in whit.toml does not name http://127.0.0.1:9"),
+        ("ftp://example.com/", "ftp: is not http: or https:"),
+        ("nonsense", "nonsense"),
+    ] {
+        let said = ask("GET", &format!("url={url}"));
+        assert!(said.starts_with("TypeError: ") && said.contains(why), "{said}");
+    }
+}
+
 const SUBTLE: &str = r#"
 export default async function () {
   const digest = await crypto.subtle.digest("SHA-256", new TextEncoder().encode("abc"));

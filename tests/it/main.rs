@@ -3,11 +3,13 @@
 
 mod architecture;
 mod bad_guests;
+mod bad_sources;
 mod bad_uploads;
 mod cli;
 mod convention;
 mod core_spec;
 mod descriptors;
+mod dev;
 mod disconnect;
 mod disks;
 mod durability;

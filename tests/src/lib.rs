@@ -6,6 +6,8 @@
 
 pub mod admin;
 pub mod command;
+pub mod dev;
+pub mod disk;
 pub mod fuzz;
 pub mod guests;
 pub mod health;

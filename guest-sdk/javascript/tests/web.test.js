@@ -4,6 +4,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 
 import { AbortController } from "../web/events.js";
+import { fetchBy } from "../web/fetch.js";
 import { format } from "../web/format.js";
 import * as http from "../web/http.js";
 import { ReadableStream } from "../web/streams.js";
@@ -159,4 +160,50 @@ test("values are logged so that they can be read", () => {
   assert.equal(format([circular]), "{ a: 1, self: [circular] }");
   assert.equal(format([new Map([["k", 1]])]), 'Map { ["k", 1] }');
   assert.match(format([new Error("mine")]), /^Error: mine\n/);
+});
+
+/** A `fetch` of servers that are a function, and what they were asked. */
+function served(answer) {
+  const asked = [];
+  const fetch = fetchBy(async ({ method, url, headers, body }) => {
+    asked.push(`${method} ${url.href} ${[...headers].join(";")} ${new TextDecoder().decode(body)}`.trim());
+    const { status = 200, headers: given = [], body: text = "" } = answer(url);
+    return { status, headers: given, body: text };
+  });
+  return { fetch, asked };
+}
+
+test("fetch sends a request and gives its response", async () => {
+  const { fetch, asked } = served(() => ({ status: 201, headers: [["x-a", "1"]], body: "made" }));
+  const response = await fetch("http://a/b?c", { method: "POST", headers: { "X-B": "2" }, body: "in" });
+  assert.deepEqual([response.status, response.url, response.redirected], [201, "http://a/b?c", false]);
+  assert.deepEqual([response.headers.get("x-a"), await response.text()], ["1", "made"]);
+  assert.deepEqual(asked, ["POST http://a/b?c content-type,text/plain;charset=UTF-8;x-b,2 in"]);
+  await fetch(new http.Request("https://a/", { method: "PUT", body: "x" }));
+  assert.equal(asked[1], "PUT https://a/ content-type,text/plain;charset=UTF-8 x");
+  assert.equal((await served(() => ({ status: 204 })).fetch("http://a/")).body, null);
+});
+
+test("redirections are followed, but not everywhere with everything", async () => {
+  const at = (status, location) => ({ status, headers: [["location", location]] });
+  const { fetch, asked } = served(({ href }) =>
+    ({ "http://a/1": at(301, "/2"), "http://a/2": at(307, "http://b/3"), "http://a/5": at(308, "http://a/6") })[href] ?? { body: "end" });
+  const headers = { authorization: "secret", "x-kept": "1" };
+  const response = await fetch("http://a/1", { method: "POST", body: "in", headers });
+  assert.deepEqual([response.url, response.redirected, await response.text()], ["http://b/3", true, "end"]);
+  assert.deepEqual(asked.slice(1), ["GET http://a/2 authorization,secret;x-kept,1", "GET http://b/3 x-kept,1"]);
+  await fetch("http://a/5", { method: "POST", body: "in", headers: { "content-type": "x/y" } });
+  assert.equal(asked.at(-1), "POST http://a/6 content-type,x/y in");
+  assert.equal((await fetch("http://a/1", { redirect: "manual" })).status, 301);
+  await assert.rejects(fetch("http://a/1", { redirect: "error" }), TypeError);
+  await assert.rejects(served(() => at(302, "/again")).fetch("http://a/"), /more than 20/);
+  await assert.rejects(served(() => at(302, "file:///etc")).fetch("http://a/"), /file: is not http:/);
+});
+
+test("fetch refuses what it can not send", async () => {
+  const { fetch, asked } = served(() => ({}));
+  await assert.rejects(fetch("ftp://a/"), TypeError);
+  await assert.rejects(fetch("/relative"), TypeError);
+  await assert.rejects(fetch("http://a/", { signal: AbortSignal.abort("enough") }), (error) => error === "enough");
+  assert.deepEqual(asked, []);
 });

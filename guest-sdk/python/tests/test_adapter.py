@@ -4,11 +4,14 @@ import contextlib
 import gc
 import io
 import json
+import pathlib
+import sys
+import tempfile
 import types
 import unittest
 from http.server import BaseHTTPRequestHandler
 
-from whit_adapter import componentize, entry, exchange, find, http_server, warm
+from whit_adapter import componentize, entry, exchange, find, http_server, native, packages, warm
 
 
 class Recorder:
@@ -344,6 +347,58 @@ class Entry(unittest.TestCase):
         self.assertEqual(entry.lazy_imports(entry.ast.parse(source)), {"a.b", "c", "c.d"})
 
 
+class Native(unittest.TestCase):
+    MODULES = {"quick._speed": ["quick/_speed.cpython-311-x86_64-linux-gnu.so", "quick"]}
+
+    def test_a_package_is_known_by_the_files_that_came_with_it(self):
+        with tempfile.TemporaryDirectory() as folder:
+            files = {
+                "quick/__init__.py": "",
+                "quick/_speed.cpython-311-x86_64-linux-gnu.so": "",
+                "quick.libs/libfast-1a2b.so.3": "",
+                "lone.abi3.so": "",
+                "Quick_Thing-1.0.dist-info/RECORD": "quick/_speed.cpython-311-x86_64-linux-gnu.so,sha256=x,0\n",
+            }
+            for name, text in files.items():
+                path = pathlib.Path(folder, name)
+                path.parent.mkdir(exist_ok=True)
+                path.write_text(text)
+            removed = packages.remove_native_code(pathlib.Path(folder))
+            self.assertEqual(
+                removed["quick._speed"],
+                ("quick/_speed.cpython-311-x86_64-linux-gnu.so", "Quick_Thing"),
+            )
+            self.assertEqual(removed["lone"], ("lone.abi3.so", "lone.abi3.so"))
+            left = [path.name for path in pathlib.Path(folder).rglob("*") if path.is_file()]
+            self.assertEqual(sorted(left), ["RECORD", "__init__.py"])
+
+    def test_what_pip_could_not_build_is_named(self):
+        self.assertEqual(packages.failed_package("ERROR: Failed building wheel for thing\nno"), "thing")
+        self.assertEqual(packages.failed_package("Collecting a\nCollecting b (from a)\n  error"), "b")
+        self.assertIsNone(packages.failed_package("no such host"))
+
+    def test_an_import_that_nobody_can_do_without_is_refused(self):
+        tree = entry.ast.parse("import os\nfrom quick import _speed\n")
+        with self.assertRaisesRegex(SystemExit, "quick._speed is native code .*, of the package quick"):
+            entry.refuse_native(tree, self.MODULES)
+        # Whoever guards it can do without.
+        guarded = "try:\n  from quick import _speed\nexcept ImportError:\n  pass\n"
+        entry.refuse_native(entry.ast.parse(guarded), self.MODULES)
+
+    def test_an_import_that_fails_says_why(self):
+        native.refuse({"absent_thing": ["absent_thing.so", "absent"]})
+        try:
+            with self.assertRaises(ImportError) as failed:
+                import absent_thing  # noqa: F401
+            # As packages do that think they know better.
+            text = f"Traceback\nImportError: please reinstall\n{failed.exception}\nGoodbye"
+            self.assertEqual(native.refusal(text), str(failed.exception))
+            self.assertEqual(componentize.explain(text, []), str(failed.exception))
+            self.assertIsNone(native.refusal("ModuleNotFoundError: No module named 'x'"))
+        finally:
+            sys.meta_path.pop()
+
+
 class Componentize(unittest.TestCase):
     def test_errors_name_the_files_of_this_machine(self):
         arguments = ["componentize-py", "-q", "-p", "work", "-p", "my/function", "-o", "out"]
@@ -430,10 +485,6 @@ class WarmUp(unittest.TestCase):
 
 class OddNames(unittest.TestCase):
     def test_a_file_that_is_no_module_name_is_loaded_by_path(self):
-        import pathlib
-        import sys
-        import tempfile
-
         with tempfile.TemporaryDirectory() as folder:
             pathlib.Path(folder, "[id].py").write_text("value = 7\n")
             text = entry.entry(pathlib.Path(folder), "[id]")

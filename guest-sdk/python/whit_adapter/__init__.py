@@ -17,5 +17,7 @@ The modules, in the order in which a request passes through them:
 - `asgi`         runs an ASGI application over an exchange
 - `find`         which of the three a module holds
 - `warm`         at build time: serves a request to itself, so that instances need not warm up
+- `packages`     at build time: installs requirements.txt, without native code
+- `native`       names the package whose native code is missing
 - `entry`        at build time: writes the module that a component starts from
 """

@@ -5,6 +5,8 @@ arguments of componentize-py.
 
 import sys
 
+from . import native
+
 
 def main():
     import componentize_py
@@ -24,6 +26,9 @@ def python_paths(arguments):
 def explain(text, paths):
     """The message with the paths of this machine: inside, the folders of the
     Python path are called /0, /1 and so on."""
+    refusal = native.refusal(text)
+    if refusal is not None:
+        return refusal
     text, _, _ = text.partition("\n\nCaused by:")
     for number, path in enumerate(paths):
         text = text.replace(f'File "/{number}/', f'File "{path}/')

@@ -8,12 +8,17 @@ found in the sources and made by the module that is written here.
 
 import argparse
 import ast
+import json
 import sys
 from pathlib import Path
 
+from . import native
+
 TEMPLATE = '''\
 """Written by the build; changes are lost."""
-from whit_adapter import warm, wasi
+from whit_adapter import native, warm, wasi
+
+native.refuse({native!r})
 
 {load}
 
@@ -48,10 +53,12 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--source", type=Path, required=True, help="the function's folder")
     parser.add_argument("--module", required=True, help="its module that holds the handler")
+    parser.add_argument("--native", type=Path, help="what `packages` has left out")
     parser.add_argument("--output", type=Path, required=True, help="the file to write")
     arguments = parser.parse_args()
+    native_modules = json.loads(arguments.native.read_text()) if arguments.native else {}
     try:
-        text = entry(arguments.source, arguments.module)
+        text = entry(arguments.source, arguments.module, native_modules)
     except SyntaxError as error:
         print(f'  File "{error.filename}", line {error.lineno}', file=sys.stderr)
         print(f"    {(error.text or '').strip()}", file=sys.stderr)
@@ -60,19 +67,24 @@ def main():
         arguments.output.write_text(text)
 
 
-def entry(source, module):
+def entry(source, module, native_modules=None):
     """The text of the entry module."""
+    native_modules = native_modules or {}
     lazy = set()
     for path in sorted(source.rglob("*.py")):
         if is_source(path.relative_to(source)):
             try:
-                lazy |= lazy_imports(ast.parse(path.read_bytes(), filename=str(path)))
+                tree = ast.parse(path.read_bytes(), filename=str(path))
             except SyntaxError:
                 # A broken file that nothing imports must not stop a build.
                 if path.stem == module:
                     raise
+                continue
+            lazy |= lazy_imports(tree)
+            if path.stem == module:
+                refuse_native(tree, native_modules)
     load = PLAIN if module.isidentifier() else BY_FILE
-    return TEMPLATE.format(load=load.format(module=module, file=f"{module}.py"), lazy=sorted(lazy))
+    return TEMPLATE.format(load=load.format(module=module, file=f"{module}.py"), lazy=sorted(lazy), native=native_modules)
 
 
 def is_source(path):
@@ -80,14 +92,27 @@ def is_source(path):
     return not hidden and not path.name.startswith("test_")
 
 
+def refuse_native(tree, native_modules):
+    """Ends the build if a file's first imports are of native code: freezing it
+    would fail on them, but seconds later."""
+    for name in sorted(imported(tree.body) & native_modules.keys()):
+        file, package = native_modules[name]
+        sys.exit(native.REFUSAL.format(module=name, file=file, package=package))
+
+
 def lazy_imports(tree):
     """The absolute names of the modules that functions in a file import."""
-    names = set()
     functions = (
         node for node in ast.walk(tree)
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda))
     )
-    for node in (inner for function in functions for inner in ast.walk(function)):
+    return imported(inner for function in functions for inner in ast.walk(function))
+
+
+def imported(nodes):
+    """The absolute names of the modules that statements import."""
+    names = set()
+    for node in nodes:
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.level == 0:

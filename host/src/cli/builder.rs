@@ -12,6 +12,8 @@ use super::project::{Origin, Project, Unit};
 use crate::dev::languages::{self, BuildError, BuildRequest, Language, MissingTool, Toolchains};
 use crate::dev::static_files;
 
+/// Where builds keep what they need, below a project.
+const BUILDS: &str = ".whit/build";
 /// Lines of a tool's output that are shown when it fails.
 const FAILURE_LINES_MAX: usize = 60;
 
@@ -84,16 +86,8 @@ pub(super) async fn build(unit: &Unit, project: &Project, quiet: bool) -> anyhow
                 .with_context(|| format!("write {}", converted.display()))?;
             Ok(converted)
         }
-        Origin::Source { language, source, root, engine } => {
-            let request = BuildRequest {
-                language: *language,
-                engine: *engine,
-                source: source.clone(),
-                root: root.clone(),
-                work: folder.join(unit.name.as_str()),
-                component: converted.clone(),
-                toolchains: toolchains(),
-            };
+        Origin::Source { language, .. } => {
+            let request = request(unit, project).context("the recipe")?;
             let what = format!("building {} ({language})", unit.name);
             let progress = Progress::start(what, quiet);
             let built = tokio::task::spawn_blocking(move || {
@@ -108,9 +102,32 @@ pub(super) async fn build(unit: &Unit, project: &Project, quiet: bool) -> anyhow
     }
 }
 
+/// What its recipe is asked for, if it is built by one.
+fn request(unit: &Unit, project: &Project) -> Option<BuildRequest> {
+    let Origin::Source { language, source, root, engine } = &unit.origin else { return None };
+    let folder = project.root.join(BUILDS);
+    Some(BuildRequest {
+        language: *language,
+        engine: *engine,
+        quick: project.quick,
+        source: source.clone(),
+        root: root.clone(),
+        work: folder.join(unit.name.as_str()),
+        component: folder.join(format!("{}.wasm", unit.name)),
+        toolchains: toolchains(),
+    })
+}
+
+/// What a unit is made of besides its place: see [`languages::inputs`].
+pub(super) async fn inputs(unit: &Unit, project: &Project) -> Vec<PathBuf> {
+    let Some(request) = request(unit, project) else { return Vec::new() };
+    let inputs = tokio::task::spawn_blocking(move || languages::inputs(&request));
+    inputs.await.unwrap_or_default()
+}
+
 /// `.whit/build` below `root`, kept out of version control.
 fn build_folder(root: &Path) -> anyhow::Result<PathBuf> {
-    let folder = root.join(".whit/build");
+    let folder = root.join(BUILDS);
     let make = || -> std::io::Result<()> {
         fs::create_dir_all(&folder)?;
         let ignore = root.join(".whit/.gitignore");
@@ -188,7 +205,7 @@ mod tests {
         let root = folder.path().to_owned();
         fs::write(root.join("a.wat"), "(component)").unwrap();
         let unit = |origin| Unit { name: "a".parse().unwrap(), spec: None, origin };
-        let project = Project { root: root.clone(), units: vec![], problems: vec![] };
+        let project = Project { root: root.clone(), units: vec![], problems: vec![], quick: false };
 
         let text = unit(Origin::Component(root.join("a.wat")));
         let built = build(&text, &project, true).await.unwrap();

@@ -1,7 +1,7 @@
 //! `whit dev`: a host for one folder, kept up to date with its source.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{ExitCode, Stdio};
 use std::time::Duration;
 
@@ -17,12 +17,12 @@ use tokio::task::JoinSet;
 use super::client::{Client, DEV_DATA};
 use super::deploy::deploy;
 use super::output::{self, BOLD, DIM, GREEN, RED, YELLOW};
-use super::project::{self, Problem, Project, Selection, Unit};
+use super::project::{self, Origin, Problem, Project, Selection, Unit};
 use super::suggest::{curl_lines, readme_line};
 use super::{Global, builder, logs};
 use crate::admin::types::{FunctionView, PublishedView};
 use crate::dev::languages::Language;
-use crate::dev::watch::{Watcher, fingerprint};
+use crate::dev::watch::{Watcher, fingerprint_of_all};
 use crate::model::ids::FunctionName;
 
 /// Longest wait for the host to start, and to end.
@@ -57,7 +57,7 @@ struct Ready {
 }
 
 pub(super) async fn run(args: DevArgs, global: &Global) -> anyhow::Result<ExitCode> {
-    let project = project::find(&args.selection)?;
+    let project = find(&args)?;
     if args.install {
         tokio::select! {
             () = builder::install_missing(&project.units, global.json) => {}
@@ -79,6 +79,10 @@ pub(super) async fn run(args: DevArgs, global: &Global) -> anyhow::Result<ExitCo
     };
     host.stop().await?;
     worked.map(|()| ExitCode::SUCCESS)
+}
+
+fn find(args: &DevArgs) -> anyhow::Result<Project> {
+    Ok(Project { quick: true, ..project::find(&args.selection)? })
 }
 
 /// Ctrl-C, or a polite kill.
@@ -103,8 +107,10 @@ impl Host {
     async fn start(args: &DevArgs, data: &Path) -> anyhow::Result<Self> {
         std::fs::create_dir_all(data).with_context(|| format!("make {}", data.display()))?;
         let program = std::env::current_exe().context("find this program's file")?;
+        let threads = std::thread::available_parallelism().map_or(1, usize::from).min(64);
         let mut process = Command::new(program)
-            .args(["serve", "--ready-json", "--until-stdin-ends"])
+            .args(["serve", "--compile-threads", &threads.to_string()])
+            .args(["--ready-json", "--until-stdin-ends"])
             .args(["--listen", &args.listen, "--admin-listen", &args.admin_listen])
             .arg("--data-dir")
             .arg(data)
@@ -145,12 +151,29 @@ impl Host {
 /// What was built last of a unit, whether or not it worked.
 struct Built {
     unit: Unit,
+    /// What it is made of besides its own place.
+    inputs: Vec<PathBuf>,
     source: Option<blake3::Hash>,
+}
+
+impl Built {
+    /// The fingerprint of all that it is made of, as it is now.
+    fn fingerprint(unit: &Unit, inputs: &[PathBuf]) -> Option<blake3::Hash> {
+        // What a build command leaves may lie among its sources.
+        let result = match &unit.origin {
+            Origin::Command { component, .. } => Some(component.as_path()),
+            _ => None,
+        };
+        let inputs = inputs.iter().map(PathBuf::as_path).filter(|path| path.exists());
+        let places: Vec<&Path> = [unit.place()].into_iter().chain(inputs).collect();
+        fingerprint_of_all(&places, result).ok()
+    }
 }
 
 /// Building, deploying, watching, showing logs.
 struct Session<'a> {
     args: &'a DevArgs,
+    watcher: Watcher,
     json: bool,
     client: Client,
     built: BTreeMap<FunctionName, Built>,
@@ -174,8 +197,13 @@ impl<'a> Session<'a> {
         let token = std::fs::read_to_string(data.join("admin.token"))
             .with_context(|| format!("read the token in {}", data.display()))?;
         let client = Client::new(&ready.admin, Some(token.trim().to_owned()))?;
+        // Before the first build, which may take minutes: what is saved
+        // meanwhile is built next.
+        let watcher = Watcher::new(&project.root)
+            .with_context(|| format!("watch {}", project.root.display()))?;
         let mut session = Self {
             args,
+            watcher,
             json: global.json,
             client,
             built: BTreeMap::new(),
@@ -185,16 +213,12 @@ impl<'a> Session<'a> {
             logs: JoinSet::new(),
         };
         session.event("ready", ready, || format!("{BOLD}host{BOLD:#} {}", ready.data))?;
-        // Before the first build, which may take minutes: what is saved
-        // meanwhile is built next.
-        let mut watcher = Watcher::new(&project.root)
-            .with_context(|| format!("watch {}", project.root.display()))?;
         session.remove_strangers(&project).await?;
         session.update(&project).await?;
         session.summary(&project)?;
         loop {
-            watcher.changed().await;
-            match project::find(&args.selection) {
+            session.watcher.changed().await;
+            match find(args) {
                 Ok(project) => session.update(&project).await?,
                 // Half-written manifests are part of editing.
                 Err(error) => session.failed(None, &error)?,
@@ -218,14 +242,21 @@ impl<'a> Session<'a> {
                 (language, tools.join("; "))
             })
             .collect();
+        let is_known = |unit: &&Unit| self.built.get(&unit.name).is_some_and(|b| b.unit == **unit);
+        let new: Vec<&Unit> = project.units.iter().filter(|unit| !is_known(unit)).collect();
+        let mut learnt = self.learn(&new, project).await;
         let mut changed = Vec::new();
         for unit in &project.units {
-            let source = fingerprint(unit.place()).ok();
-            let same = |built: &Built| built.unit == *unit && built.source == source;
-            if self.built.get(&unit.name).is_some_and(same) {
+            let built = self.built.get(&unit.name).filter(|built| built.unit == *unit);
+            let (known, inputs) = match built {
+                Some(built) => (built.source, built.inputs.clone()),
+                None => (None, learnt.remove(&unit.name).unwrap_or_default()),
+            };
+            let source = Built::fingerprint(unit, &inputs);
+            if built.is_some() && known == source {
                 continue;
             }
-            let built = Built { unit: unit.clone(), source };
+            let built = Built { unit: unit.clone(), inputs, source };
             self.built.insert(unit.name.clone(), built);
             match unit.language().and_then(|language| missing.get(&language)) {
                 Some(reason) => self.skipped(unit, reason)?,
@@ -233,7 +264,7 @@ impl<'a> Session<'a> {
             }
         }
         let (client, json) = (&self.client.clone(), self.json);
-        let mut deploys = stream::iter(changed)
+        let mut deploys = stream::iter(changed.clone())
             .map(|unit| async move { (unit, deploy(unit, project, client, true, json).await) })
             .buffer_unordered(BUILDS_MAX);
         while let Some((unit, deployed)) = deploys.next().await {
@@ -242,7 +273,33 @@ impl<'a> Session<'a> {
                 Err(error) => self.failed(Some(&unit.name), &error)?,
             }
         }
+        // A build may have found more to watch.
+        for (name, inputs) in self.learn(&changed, project).await {
+            let Some(built) = self.built.get_mut(&name) else { continue };
+            // What changed meanwhile still differs, and is built next.
+            if Built::fingerprint(&built.unit, &built.inputs) == built.source {
+                built.source = Built::fingerprint(&built.unit, &inputs);
+            }
+            built.inputs = inputs;
+        }
         Ok(())
+    }
+
+    /// Finds out what units are made of besides their own places, and watches it.
+    async fn learn(
+        &mut self,
+        units: &[&Unit],
+        project: &Project,
+    ) -> BTreeMap<FunctionName, Vec<PathBuf>> {
+        let inputs = stream::iter(units.iter().copied())
+            .map(|unit| async move { (unit.name.clone(), builder::inputs(unit, project).await) });
+        let inputs: BTreeMap<_, _> = inputs.buffer_unordered(BUILDS_MAX).collect().await;
+        for path in inputs.values().flatten().filter(|path| path.exists()) {
+            if let Err(error) = self.watcher.follow(path) {
+                output::note(format!("{} is not watched: {error}", path.display()));
+            }
+        }
+        inputs
     }
 
     /// Takes back what an earlier session has left on this host, and is no

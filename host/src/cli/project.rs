@@ -102,6 +102,8 @@ pub(super) struct Project {
     pub(super) units: Vec<Unit>,
     /// What is no function and should be one: the others are built without it.
     pub(super) problems: Vec<Problem>,
+    /// Whether builds should be quick rather than good.
+    pub(super) quick: bool,
 }
 
 /// Why a file or folder is no function.
@@ -179,7 +181,7 @@ pub(super) fn find(selection: &Selection) -> anyhow::Result<Project> {
     }
     let wanted = |name: &FunctionName| selection.only.is_empty() || selection.only.contains(name);
     let units = found.into_values().filter(|unit| wanted(&unit.name)).collect();
-    Ok(Project { root, units, problems })
+    Ok(Project { root, units, problems, quick: false })
 }
 
 fn unit_of_file(path: &Path) -> anyhow::Result<Unit> {

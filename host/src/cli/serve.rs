@@ -44,6 +44,10 @@ pub(super) struct ServeArgs {
     /// Check the configuration, print it and where each value comes from, and end
     #[arg(long)]
     pub(super) check: bool,
+    /// Processors that one compile may use: `whit dev` has nobody else to leave
+    /// them to
+    #[arg(long, hide = true)]
+    pub(super) compile_threads: Option<String>,
     /// End when standard input does: `whit dev` holds the other end, and takes
     /// its host with it however it ends itself
     #[arg(long, hide = true)]
@@ -131,6 +135,7 @@ fn flags(args: &ServeArgs, global: &Global) -> Flags {
         ("admin_listen", args.admin_listen.clone()),
         ("sandbox", args.sandbox.clone()),
         ("data_dir", data_dir),
+        ("compile_threads", args.compile_threads.clone()),
     ];
     let settings = given.into_iter().filter_map(|(name, value)| Some((name, value?))).collect();
     Flags { config: args.config.clone(), settings }

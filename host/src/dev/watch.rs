@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 
 /// How long it must be quiet before a change counts as complete: editors write
 /// a file in several steps, version control many files one after another.
-const QUIET: Duration = Duration::from_millis(300);
+const QUIET: Duration = Duration::from_millis(60);
 /// Longest wait for quiet.
 const QUIET_WAIT_MAX: Duration = Duration::from_secs(3);
 /// Events that may wait; more are not needed, they only say "look again".
@@ -37,7 +37,8 @@ pub struct Watcher {
     /// `target` and `node_modules`, which have thousands.
     notify: RecommendedWatcher,
     changes: Receiver<PathBuf>,
-    root: PathBuf,
+    /// What is watched: the folder, and files and folders elsewhere.
+    roots: Vec<PathBuf>,
 }
 
 impl Watcher {
@@ -48,9 +49,27 @@ impl Watcher {
     pub fn new(root: &Path) -> notify::Result<Self> {
         let (sender, changes) = channel(EVENTS_MAX);
         let notify = notify::recommended_watcher(move |event| forward(event, &sender))?;
-        let mut watcher = Self { notify, changes, root: root.to_owned() };
+        let mut watcher = Self { notify, changes, roots: vec![root.to_owned()] };
         watcher.watch_tree(root)?;
         Ok(watcher)
+    }
+
+    /// Watches a file or folder elsewhere, too.
+    ///
+    /// # Errors
+    /// When the system can not watch (any more) folders.
+    pub fn follow(&mut self, path: &Path) -> notify::Result<()> {
+        if self.is_relevant(path) {
+            return Ok(());
+        }
+        if path.is_dir() {
+            self.watch_tree(path)?;
+        } else if let Some(folder) = path.parent() {
+            // Editors replace files: a watch on one would be lost with it.
+            self.notify.watch(folder, RecursiveMode::NonRecursive)?;
+        }
+        self.roots.push(path.to_owned());
+        Ok(())
     }
 
     fn watch_tree(&mut self, folder: &Path) -> notify::Result<()> {
@@ -102,8 +121,8 @@ impl Watcher {
     }
 
     fn is_relevant(&self, path: &Path) -> bool {
-        let below = path.strip_prefix(&self.root).unwrap_or(path);
-        !below.iter().any(is_ignored_name)
+        let below = self.roots.iter().filter_map(|root| path.strip_prefix(root).ok());
+        below.into_iter().any(|below| !below.iter().any(is_ignored_name))
     }
 
     fn follow_new(&mut self, path: &Path) {
@@ -135,11 +154,30 @@ fn forward(event: notify::Result<notify::Event>, sender: &Sender<PathBuf>) {
 /// When something below `path` can not be read.
 pub fn fingerprint(path: &Path) -> io::Result<blake3::Hash> {
     let mut hasher = blake3::Hasher::new();
-    add_to_fingerprint(path, &mut hasher)?;
+    add_to_fingerprint(path, None, &mut hasher)?;
     Ok(hasher.finalize())
 }
 
-fn add_to_fingerprint(path: &Path, hasher: &mut blake3::Hasher) -> io::Result<()> {
+/// The fingerprint of all these together, but for one file that is no source.
+///
+/// # Errors
+/// When one of them can not be read.
+pub fn fingerprint_of_all(paths: &[&Path], result: Option<&Path>) -> io::Result<blake3::Hash> {
+    let mut hasher = blake3::Hasher::new();
+    for path in paths {
+        add_to_fingerprint(path, result, &mut hasher)?;
+    }
+    Ok(hasher.finalize())
+}
+
+fn add_to_fingerprint(
+    path: &Path,
+    result: Option<&Path>,
+    hasher: &mut blake3::Hasher,
+) -> io::Result<()> {
+    if result == Some(path) {
+        return Ok(());
+    }
     let name = path.as_os_str().as_encoded_bytes();
     hasher.update(&(name.len() as u64).to_le_bytes());
     hasher.update(name);
@@ -153,7 +191,7 @@ fn add_to_fingerprint(path: &Path, hasher: &mut blake3::Hasher) -> io::Result<()
         for entry in entries {
             let kind = entry.file_type()?;
             if !kind.is_symlink() && !is_ignored_name(&entry.file_name()) {
-                add_to_fingerprint(&entry.path(), hasher)?;
+                add_to_fingerprint(&entry.path(), result, hasher)?;
             }
         }
     }
@@ -200,6 +238,19 @@ mod tests {
         fs::write(root.join("new/a.py"), "1").unwrap();
         tokio::time::timeout(soon, watcher.changed()).await.unwrap();
 
+        // Beside it, only what is followed counts.
+        let elsewhere = tempfile::tempdir().unwrap();
+        let elsewhere = elsewhere.path().canonicalize().unwrap();
+        fs::create_dir(elsewhere.join("package")).unwrap();
+        fs::write(elsewhere.join("one.h"), "1").unwrap();
+        watcher.follow(&elsewhere.join("one.h")).unwrap();
+        watcher.follow(&elsewhere.join("package")).unwrap();
+        for name in ["one.h", "package/lib.rs"] {
+            fs::write(elsewhere.join(name), "2").unwrap();
+            tokio::time::timeout(soon, watcher.changed()).await.unwrap();
+        }
+
+        fs::write(elsewhere.join("two.h"), "1").unwrap();
         fs::write(root.join("target/x"), "1").unwrap();
         fs::read(root.join("new/a.py")).unwrap();
         let nothing = tokio::time::timeout(Duration::from_millis(500), watcher.changed()).await;

@@ -37,6 +37,8 @@ pub struct CompileBounds {
     pub time_max: Duration,
     /// Children at the same time.
     pub children_max: usize,
+    /// Threads of a child.
+    pub threads: u32,
 }
 
 /// Where compiles keep what is not an artifact. Both must exist.
@@ -180,7 +182,10 @@ impl Compiler {
             .arg(self.bounds.memory_bytes_max.to_string())
             .arg(self.bounds.time_max.as_secs().max(1).to_string())
             .arg(&self.folders.cache)
+            .arg(self.bounds.threads.to_string())
             .env_clear()
+            // Read by the thread pool that wasmtime compiles on.
+            .env("RAYON_NUM_THREADS", self.bounds.threads.to_string())
             // The allocator reserves a GiB of addresses at once unless told
             // otherwise (here in KiB), and the child's bound is on addresses.
             .env("MIMALLOC_ARENA_RESERVE", "32768")

@@ -29,7 +29,8 @@ const COMPONENT_BYTES_MAX: u64 = 1 << 30;
 
 /// What `main` becomes when its first argument is
 /// [`super::compile::CHILD_COMMAND`]. The further arguments are the memory in
-/// bytes, the CPU time in seconds, and the folder of the compile cache.
+/// bytes, the CPU time in seconds, the folder of the compile cache, and the number
+/// of threads.
 #[must_use]
 pub fn main(arguments: &[String]) -> ExitCode {
     let number = |index: usize| arguments.get(index).and_then(|text| text.parse::<u64>().ok());
@@ -39,13 +40,16 @@ pub fn main(arguments: &[String]) -> ExitCode {
         eprintln!("usage: for the host's own use");
         return ExitCode::from(2);
     };
-    // Without a cache a compile is only slower.
-    let cache = CompileCache::open(Path::new(cache)).ok().map(Arc::new);
+    let help = Help {
+        // Without a cache a compile is only slower.
+        cache: CompileCache::open(Path::new(cache)).ok().map(Arc::new),
+        parallel: number(3).is_some_and(|threads| threads > 1),
+    };
     if let Err(error) = confine(memory_bytes, cpu_seconds) {
         eprintln!("the compile child can not be confined: {error}");
         return ExitCode::FAILURE;
     }
-    match run(cache) {
+    match run(&help) {
         Ok(report) => match serde_json::to_string(&report) {
             Ok(line) => {
                 eprintln!("{line}");
@@ -57,15 +61,22 @@ pub fn main(arguments: &[String]) -> ExitCode {
     }
 }
 
+/// What makes a compile quicker, and its result no other.
+struct Help {
+    cache: Option<Arc<CompileCache>>,
+    /// Whether it may use more than one thread.
+    parallel: bool,
+}
+
 fn fail(error: &dyn std::fmt::Display) -> ExitCode {
     eprintln!("{error:#}");
     ExitCode::FAILURE
 }
 
-fn run(cache: Option<Arc<CompileCache>>) -> wasmtime::Result<Report> {
+fn run(help: &Help) -> wasmtime::Result<Report> {
     let mut upload = Vec::new();
     io::stdin().lock().take(COMPONENT_BYTES_MAX).read_to_end(&mut upload)?;
-    Ok(match compile(upload, cache) {
+    Ok(match compile(upload, help) {
         Ok((compiled, code)) => {
             let mut output = io::stdout().lock();
             output.write_all(&code)?;
@@ -96,25 +107,22 @@ fn invalid(error: &dyn std::fmt::Display) -> Refused {
     Refused::NotAGuest(NotAGuest::Invalid(format!("{error:#}")))
 }
 
-fn compile(
-    upload: Vec<u8>,
-    cache: Option<Arc<CompileCache>>,
-) -> Result<(Compiled, Vec<u8>), Refused> {
+fn compile(upload: Vec<u8>, help: &Help) -> Result<(Compiled, Vec<u8>), Refused> {
     let component = match classify::form(&upload)? {
         Form::Component => upload,
         Form::CoreHttp => wrap(&upload)?,
-        Form::CoreCommand => return compile_command(&upload, cache),
+        Form::CoreCommand => return compile_command(&upload, help),
     };
     let kind = classify::kind(&component)?;
     let track = Track::of(kind);
     if track == Track::Concurrent {
         check_instances(&component)?;
     }
-    let engine = engine(track, cache.as_ref())?;
+    let engine = engine(track, help)?;
     let compiled = Component::from_binary(&engine, &component).map_err(|error| invalid(&error))?;
     let imports = check_imports(&engine, kind, &compiled)?;
     let code = compiled.serialize().map_err(Refused::Engine)?;
-    save(cache);
+    save(help);
     Ok((Compiled { kind, imports }, code))
 }
 
@@ -131,11 +139,8 @@ fn check_instances(component: &[u8]) -> Result<(), Refused> {
 }
 
 /// A core command runs as it is: see [`linker::module_linker`].
-fn compile_command(
-    module: &[u8],
-    cache: Option<Arc<CompileCache>>,
-) -> Result<(Compiled, Vec<u8>), Refused> {
-    let engine = engine(Track::Sequential, cache.as_ref())?;
+fn compile_command(module: &[u8], help: &Help) -> Result<(Compiled, Vec<u8>), Refused> {
+    let engine = engine(Track::Sequential, help)?;
     let compiled = Module::from_binary(&engine, module).map_err(|error| invalid(&error))?;
     let linker = linker::module_linker(&engine).map_err(Refused::Engine)?;
     if let Err(error) = linker.instantiate_pre(&compiled) {
@@ -154,23 +159,24 @@ fn compile_command(
         return Err(invalid(&"its _start is not a function without parameters and results"));
     }
     let code = compiled.serialize().map_err(Refused::Engine)?;
-    save(cache);
+    save(help);
     let modules: BTreeSet<String> =
         compiled.imports().map(|import| import.module().to_owned()).collect();
     Ok((Compiled { kind: GuestKind::Cgi01, imports: modules.into_iter().collect() }, code))
 }
 
-fn engine(track: Track, cache: Option<&Arc<CompileCache>>) -> Result<Engine, Refused> {
+fn engine(track: Track, help: &Help) -> Result<Engine, Refused> {
     let mut config = pool::compiler_config(track).map_err(Refused::Engine)?;
-    if let Some(cache) = cache {
+    config.parallel_compilation(help.parallel);
+    if let Some(cache) = &help.cache {
         let cache = Arc::clone(cache) as Arc<dyn CacheStore>;
         config.enable_incremental_compilation(cache).map_err(Refused::Engine)?;
     }
     Engine::new(&config).map_err(Refused::Engine)
 }
 
-fn save(cache: Option<Arc<CompileCache>>) {
-    if let Some(cache) = cache {
+fn save(help: &Help) {
+    if let Some(cache) = &help.cache {
         // If it fails, the next compile is slower: nothing else.
         let _ = cache.save();
     }

@@ -58,6 +58,11 @@ pub(super) fn build(
     tools::run("asc", &mut command, output)
 }
 
+/// Nothing but its folder: the compiler finds no file outside of it.
+pub(super) fn inputs(_request: &BuildRequest) -> Vec<PathBuf> {
+    Vec::new()
+}
+
 fn entry(request: &BuildRequest, folder: &Path) -> Result<PathBuf, BuildError> {
     if request.source.is_file() {
         return Ok(request.source.clone());

@@ -1,7 +1,7 @@
 //! C and C++: every source file of the folder, compiled to a WASI command that
 //! speaks CGI.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use super::tools::{self, FileNames};
@@ -73,6 +73,12 @@ pub(super) fn build_cpp(
     let c: Vec<&str> =
         names.with_extension(&C_EXTENSIONS).flat_map(|name| ["-x", "c", name]).collect();
     compile(request, &mut command, &[cpp, c].concat(), "the C++ compiler", output)
+}
+
+/// What is included in quotes; what is in angle brackets is the compiler's.
+pub(super) fn inputs(request: &BuildRequest) -> Vec<PathBuf> {
+    let extensions = [&C_EXTENSIONS[..], &CPP_EXTENSIONS].concat();
+    tools::included(tools::sources(request, &extensions), &["include"])
 }
 
 fn zig_compiler(request: &BuildRequest, language: &str) -> Command {

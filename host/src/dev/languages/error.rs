@@ -28,6 +28,16 @@ pub enum BuildError {
         output: String,
     },
 
+    /// The tool's own words say so, or the disk does.
+    #[error(
+        "{tool} failed because a disk is full; make room where the project and the temporary \
+         files are, and try again"
+    )]
+    DiskFull {
+        /// The program.
+        tool: String,
+    },
+
     /// The tool is there and can not be run.
     #[error("cannot start {tool}: {source}")]
     ToolNotStarted {
@@ -70,6 +80,22 @@ pub enum BuildError {
 }
 
 impl BuildError {
+    /// The reason behind a tool's failure, if it is a disk without room: tools say
+    /// that in many ways, and some only abort.
+    pub(super) fn or_full_disk(self, work: &Path) -> Self {
+        // As the C library, zig and Node.js call it.
+        const DISK_FULL: [&str; 3] = ["No space left on device", "NoSpaceLeft", "ENOSPC"];
+        // No build succeeds with less.
+        const FREE_BYTES_MIN: u64 = 1 << 20;
+        let BuildError::ToolFailed { tool, output, .. } = &self else { return self };
+        let free = rustix::fs::statvfs(work).map(|disk| disk.f_bavail * disk.f_frsize);
+        let is_full = free.is_ok_and(|free| free < FREE_BYTES_MIN);
+        match is_full || DISK_FULL.iter().any(|words| output.contains(words)) {
+            true => BuildError::DiskFull { tool: tool.clone() },
+            false => self,
+        }
+    }
+
     /// For `map_err` on file operations: `BuildError::file("read", path)`.
     pub(super) fn file(
         action: &'static str,

@@ -3,7 +3,7 @@
 //! is written here.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use super::toolchains::version;
@@ -47,6 +47,28 @@ pub(super) fn build(
         command.args(names.with_extension(&["go"]).filter(|name| !name.ends_with("_test.go")));
     }
     tools::run("go build", &mut command, output)
+}
+
+/// The folders of packages that are neither Go's own nor downloaded, and the
+/// module's files.
+pub(super) fn inputs(request: &BuildRequest) -> Vec<PathBuf> {
+    let mut inputs: Vec<PathBuf> =
+        ["go.mod", "go.sum"].iter().filter_map(|name| tools::nearest(request, name)).collect();
+    let generated = request.work.join("go");
+    let folder = match request.source.is_file() && generated.is_dir() {
+        true => generated.as_path(),
+        false => tools::folder(&request.source),
+    };
+    let mut command = go(&request.toolchains);
+    command.current_dir(folder).args(["list", "-e", "-deps", "-f"]);
+    // A replaced module lies where the developer has it.
+    command.arg(
+        "{{if and .Module (not .Standard)}}\
+         {{if or .Module.Main .Module.Replace}}{{.Dir}}{{end}}{{end}}",
+    );
+    let folders = tools::ask(command.arg(".")).unwrap_or_default();
+    inputs.extend(folders.lines().filter(|line| !line.is_empty()).map(PathBuf::from));
+    inputs
 }
 
 /// Builds a file that exports a handler: a module of its own, with the

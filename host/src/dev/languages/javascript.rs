@@ -21,7 +21,7 @@ const NODE_MAJOR_MIN: u32 = 20;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Engine {
     /// Small, quick to build, to load and to start. The usual web APIs, but no
-    /// outgoing `fetch` and no `crypto.subtle`.
+    /// `crypto.subtle`.
     #[default]
     QuickJs,
     /// All of the web platform, six times the size.
@@ -49,14 +49,16 @@ impl FromStr for Engine {
     }
 }
 
-const SDK: [Embedded; 14] = [
+const SDK: [Embedded; 16] = [
     ("adapter.js", include_str!("../../../../guest-sdk/javascript/adapter.js")),
     ("build.mjs", include_str!("../../../../guest-sdk/javascript/build.mjs")),
+    ("quickjs-fetch.js", include_str!("../../../../guest-sdk/javascript/quickjs-fetch.js")),
     ("quickjs-globals.js", include_str!("../../../../guest-sdk/javascript/quickjs-globals.js")),
     ("quickjs.js", include_str!("../../../../guest-sdk/javascript/quickjs.js")),
     ("runtime.js", include_str!("../../../../guest-sdk/javascript/runtime.js")),
     ("start.js", include_str!("../../../../guest-sdk/javascript/start.js")),
     ("web/events.js", include_str!("../../../../guest-sdk/javascript/web/events.js")),
+    ("web/fetch.js", include_str!("../../../../guest-sdk/javascript/web/fetch.js")),
     ("web/format.js", include_str!("../../../../guest-sdk/javascript/web/format.js")),
     ("web/http.js", include_str!("../../../../guest-sdk/javascript/web/http.js")),
     ("web/streams.js", include_str!("../../../../guest-sdk/javascript/web/streams.js")),
@@ -128,8 +130,18 @@ pub(super) fn build(
     if let Some(modules) = modules {
         command.arg("--modules").arg(modules);
     }
+    if request.quick {
+        command.arg("--quick");
+    }
     clear(&mut command);
     tools::run("the JavaScript build", &mut command, output)
+}
+
+/// What the bundler has read, but for packages; and the list of those.
+pub(super) fn inputs(request: &BuildRequest) -> Vec<PathBuf> {
+    let read = std::fs::read_to_string(request.work.join("inputs.txt")).unwrap_or_default();
+    let packages = tools::nearest(request, "package.json");
+    packages.into_iter().chain(read.lines().map(PathBuf::from)).collect()
 }
 
 /// The parts of package.json that matter here.

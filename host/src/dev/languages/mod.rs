@@ -1,8 +1,8 @@
 //! The languages that `whit build` knows: how a folder is recognised, what its
 //! tools are, how it becomes a component, and how the tools are installed.
 //!
-//! Each language is one file with the same three functions: `recognises`,
-//! `missing` and `build`. A build never writes into the source folder: what it
+//! Each language is one file with the same four functions: `recognises`,
+//! `missing`, `build` and `inputs`. A build never writes into the source folder: what it
 //! needs for itself goes into [`BuildRequest::work`], which may be kept between
 //! builds to make the next one quicker.
 
@@ -147,6 +147,9 @@ pub struct BuildRequest {
     /// The folder up to which a `package.json`, `requirements.txt`, `go.mod` or
     /// `Cargo.toml` is looked for, from the source upwards.
     pub root: PathBuf,
+    /// Whether a build that takes less time is worth a function that runs slower:
+    /// somebody waits for it, and nobody else calls it.
+    pub quick: bool,
     /// A folder for intermediate results, this function's own. Keep it between
     /// builds to make the next one quicker, delete it at any time.
     pub work: PathBuf,
@@ -224,16 +227,17 @@ pub fn build(request: &BuildRequest, output: &mut dyn FnMut(&str)) -> Result<(),
         return Err(BuildError::ToolsMissing { language: request.language, missing });
     }
     let request = tools::prepare(request)?;
-    match request.language {
-        Language::Rust => rust::build(&request, output)?,
-        Language::C => c::build(&request, output)?,
-        Language::Cpp => c::build_cpp(&request, output)?,
-        Language::Go => go::build(&request, output)?,
-        Language::Zig => zig::build(&request, output)?,
-        Language::JavaScript => javascript::build(&request, output)?,
-        Language::Python => python::build(&request, output)?,
-        Language::AssemblyScript => assemblyscript::build(&request, output)?,
-    }
+    let built = match request.language {
+        Language::Rust => rust::build(&request, output),
+        Language::C => c::build(&request, output),
+        Language::Cpp => c::build_cpp(&request, output),
+        Language::Go => go::build(&request, output),
+        Language::Zig => zig::build(&request, output),
+        Language::JavaScript => javascript::build(&request, output),
+        Language::Python => python::build(&request, output),
+        Language::AssemblyScript => assemblyscript::build(&request, output),
+    };
+    built.map_err(|error| error.or_full_disk(&request.work))?;
     if !request.component.is_file() {
         return Err(BuildError::NoComponent {
             language: request.language,
@@ -241,6 +245,26 @@ pub fn build(request: &BuildRequest, output: &mut dyn FnMut(&str)) -> Result<(),
         });
     }
     Ok(())
+}
+
+/// The files and folders, besides the source itself, whose change means a new
+/// build: shared modules, dependencies by path, lists of packages. As far as it
+/// can be told; some languages know it only of what was built, well or not.
+pub fn inputs(request: &BuildRequest) -> Vec<PathBuf> {
+    let Ok(request) = tools::absolute_paths(request) else { return Vec::new() };
+    let mut inputs = match request.language {
+        Language::Rust => rust::inputs(&request),
+        Language::C | Language::Cpp => c::inputs(&request),
+        Language::Go => go::inputs(&request),
+        Language::Zig => zig::inputs(&request),
+        Language::JavaScript => javascript::inputs(&request),
+        Language::Python => python::inputs(&request),
+        Language::AssemblyScript => assemblyscript::inputs(&request),
+    };
+    inputs.retain(|path| !path.starts_with(&request.source) && !path.starts_with(&request.work));
+    inputs.sort();
+    inputs.dedup();
+    inputs
 }
 
 #[cfg(test)]

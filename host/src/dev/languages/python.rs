@@ -6,13 +6,13 @@ use std::process::Command;
 
 use super::toolchains::version;
 use super::tools::{self, Embedded, FileNames};
-use super::{BuildError, BuildRequest, Language, MissingTool, Toolchains};
-use crate::dev::watch::fingerprint;
+use super::{BuildError, BuildRequest, Language, MissingTool, Toolchains, is_source};
+use crate::dev::watch::{fingerprint, is_ignored_name};
 
 /// Where a function is looked for, in this order.
 const ENTRIES: [&str; 4] = ["app.py", "index.py", "handler.py", "main.py"];
 
-const SHIM: [Embedded; 10] = [
+const SHIM: [Embedded; 12] = [
     (
         "whit_adapter/__init__.py",
         include_str!("../../../../guest-sdk/python/whit_adapter/__init__.py"),
@@ -32,13 +32,15 @@ const SHIM: [Embedded; 10] = [
         "whit_adapter/http_server.py",
         include_str!("../../../../guest-sdk/python/whit_adapter/http_server.py"),
     ),
+    ("whit_adapter/native.py", include_str!("../../../../guest-sdk/python/whit_adapter/native.py")),
+    (
+        "whit_adapter/packages.py",
+        include_str!("../../../../guest-sdk/python/whit_adapter/packages.py"),
+    ),
     ("whit_adapter/warm.py", include_str!("../../../../guest-sdk/python/whit_adapter/warm.py")),
     ("whit_adapter/wasi.py", include_str!("../../../../guest-sdk/python/whit_adapter/wasi.py")),
     ("whit_adapter/wsgi.py", include_str!("../../../../guest-sdk/python/whit_adapter/wsgi.py")),
 ];
-
-/// Names of the native files that were taken out of the dependencies.
-const REMOVED: &str = "native-code-removed.txt";
 
 pub(super) fn recognises(names: &FileNames) -> bool {
     names.has("requirements.txt") || entry(names).is_some()
@@ -71,14 +73,15 @@ pub(super) fn build(
     let wit = request.work.join("wit");
     tools::write_all(&shim, &SHIM)?;
     tools::write_all(&wit, &tools::WIT_0_2)?;
-    let dependencies = install_dependencies(request, output)?;
-    write_entry(request, folder, module, &shim, output)?;
+    let packages = install_packages(request, &shim, output)?;
+    write_entry(request, folder, module, &shim, packages.as_ref(), output)?;
+    let dependencies = packages.map(|packages| packages.folder);
     // Freezing takes seconds, and never gives the same bytes twice: what has
     // not changed is not frozen again, which is no new revision for a host.
-    let inputs = inputs(request, folder, dependencies.as_deref());
+    let made_of = made_of(request, folder, dependencies.as_deref());
     let (kept, kept_for) = (request.work.join("built.wasm"), request.work.join("built.txt"));
-    if let Some(inputs) = &inputs
-        && fs::read_to_string(&kept_for).is_ok_and(|present| present == *inputs)
+    if let Some(made_of) = &made_of
+        && fs::read_to_string(&kept_for).is_ok_and(|present| present == *made_of)
         && fs::copy(&kept, &request.component).is_ok()
     {
         return Ok(());
@@ -109,18 +112,50 @@ pub(super) fn build(
     command.arg("-o").arg(&request.component);
     quiet(&mut command);
     tools::run("componentize-py", &mut command, output)?;
-    if let Some(inputs) = inputs {
+    if let Some(made_of) = made_of {
         // Without them the next build is merely slower.
         let _ = fs::remove_file(&kept_for);
         if fs::copy(&request.component, &kept).is_ok() {
-            let _ = fs::write(&kept_for, inputs);
+            let _ = fs::write(&kept_for, made_of);
         }
     }
     Ok(())
 }
 
+/// The list of packages, and for a file of a project what else is in it.
+pub(super) fn inputs(request: &BuildRequest) -> Vec<PathBuf> {
+    let packages = tools::nearest(request, "requirements.txt");
+    packages.into_iter().chain(project_files(request)).collect()
+}
+
+/// What a file of a project may import or read while it is frozen: anything but
+/// other languages' source, and files that are served as they are.
+fn project_files(request: &BuildRequest) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    if !request.source.is_file() {
+        return files;
+    }
+    let mut folders = vec![request.root.clone()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder).into_iter().flatten().flatten() {
+            let (path, name) = (entry.path(), entry.file_name());
+            if is_ignored_name(&name) || path.is_symlink() || path == request.root.join("public") {
+                continue;
+            }
+            let is_python = path.extension().is_some_and(|end| end == "py");
+            if path.is_dir() {
+                folders.push(path);
+            } else if is_python || !is_source(&path) {
+                files.push(path);
+            }
+        }
+    }
+    files.sort();
+    files
+}
+
 /// All that a component is made of, in one line; `None` if it can not be read.
-fn inputs(request: &BuildRequest, folder: &Path, dependencies: Option<&Path>) -> Option<String> {
+fn made_of(request: &BuildRequest, folder: &Path, dependencies: Option<&Path>) -> Option<String> {
     let entry = fs::read(request.work.join("whit_entry.py")).ok()?;
     let shim: Vec<&str> = SHIM.iter().map(|(_, text)| *text).collect();
     let mut line = format!(
@@ -129,9 +164,12 @@ fn inputs(request: &BuildRequest, folder: &Path, dependencies: Option<&Path>) ->
         blake3::hash(&entry),
         blake3::hash(shim.concat().as_bytes())
     );
-    for folder in [Some(folder), Some(request.root.as_path()), dependencies].into_iter().flatten() {
+    let source = if request.source.is_file() { &request.source } else { folder };
+    let files = project_files(request);
+    let files = files.iter().map(PathBuf::as_path);
+    for place in [source].into_iter().chain(files).chain(dependencies) {
         line.push(' ');
-        line.push_str(&fingerprint(folder).ok()?.to_hex());
+        line.push_str(&fingerprint(place).ok()?.to_hex());
     }
     Some(line)
 }
@@ -154,6 +192,7 @@ fn write_entry(
     folder: &Path,
     module: &str,
     shim: &Path,
+    packages: Option<&Packages>,
     output: &mut dyn FnMut(&str),
 ) -> Result<(), BuildError> {
     let mut command = Command::new(request.toolchains.python_program("python"));
@@ -164,69 +203,56 @@ fn write_entry(
         .arg("--output")
         .arg(request.work.join("whit_entry.py"))
         .env("PYTHONPATH", shim);
+    if let Some(packages) = packages {
+        command.arg("--native").arg(&packages.native);
+    }
     quiet(&mut command);
     tools::run("python", &mut command, output)
 }
 
+/// Packages that were installed.
+struct Packages {
+    folder: PathBuf,
+    /// What was left out of them, as JSON.
+    native: PathBuf,
+}
+
 /// Installs requirements.txt into a folder of its own, again only when the file
 /// has changed.
-fn install_dependencies(
+fn install_packages(
     request: &BuildRequest,
+    shim: &Path,
     output: &mut dyn FnMut(&str),
-) -> Result<Option<PathBuf>, BuildError> {
+) -> Result<Option<Packages>, BuildError> {
     let Some(list) = tools::nearest(request, "requirements.txt") else { return Ok(None) };
     let wanted = fs::read(&list).map_err(BuildError::file("read", &list))?;
-    let target = request.work.join("dependencies");
+    let packages = Packages {
+        folder: request.work.join("dependencies"),
+        native: request.work.join("native-code.json"),
+    };
     let installed = request.work.join("dependencies.txt");
-    if target.is_dir() && fs::read(&installed).is_ok_and(|present| present == wanted) {
-        tell_removed(&target, output);
-        return Ok(Some(target));
+    if packages.folder.is_dir() && fs::read(&installed).is_ok_and(|present| present == wanted) {
+        return Ok(Some(packages));
     }
-    if target.exists() {
-        fs::remove_dir_all(&target).map_err(BuildError::file("remove", &target))?;
+    if packages.folder.exists() {
+        fs::remove_dir_all(&packages.folder)
+            .map_err(BuildError::file("remove", &packages.folder))?;
     }
     let mut command = Command::new(request.toolchains.python_program("python"));
     command
-        .args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check"])
+        .args(["-m", "whit_adapter.packages", "--requirements"])
+        .arg(&list)
         .arg("--target")
-        .arg(&target)
-        .arg("--requirement")
-        .arg(&list);
+        .arg(&packages.folder)
+        .arg("--native")
+        .arg(&packages.native)
+        .env("PYTHONPATH", shim)
+        // What is made here without native code is not for the user's own pip.
+        .env("PIP_CACHE_DIR", request.toolchains.root.join("pip-cache"));
     quiet(&mut command);
     tools::run("pip install", &mut command, output)?;
-    let mut removed = String::new();
-    remove_native_code(&target, &mut removed)?;
-    let list = target.join(REMOVED);
-    fs::write(&list, removed).map_err(BuildError::file("write", &list))?;
     fs::write(&installed, wanted).map_err(BuildError::file("write", &installed))?;
-    tell_removed(&target, output);
-    Ok(Some(target))
-}
-
-/// Native code of this machine does not run in a component. Many packages have
-/// it only to be quicker and do without when it is not there; one that cannot
-/// fails to import.
-fn remove_native_code(folder: &Path, removed: &mut String) -> Result<(), BuildError> {
-    if !folder.is_dir() {
-        return Ok(());
-    }
-    for entry in fs::read_dir(folder).map_err(BuildError::file("read", folder))? {
-        let path = entry.map_err(BuildError::file("read", folder))?.path();
-        if path.is_dir() {
-            remove_native_code(&path, removed)?;
-        } else if path.extension().is_some_and(|end| end == "so" || end == "pyd") {
-            fs::remove_file(&path).map_err(BuildError::file("remove", &path))?;
-            removed.extend(path.file_name().map(|name| format!("{}\n", name.display())));
-        }
-    }
-    Ok(())
-}
-
-/// Said in every build, for it explains an import that fails.
-fn tell_removed(target: &Path, output: &mut dyn FnMut(&str)) {
-    for name in fs::read_to_string(target.join(REMOVED)).unwrap_or_default().lines() {
-        output(&format!("left out, because native code does not run in a component: {name}"));
-    }
+    Ok(Some(packages))
 }
 
 /// Keeps what steers the machine's Python, and backtraces of the tools' own

@@ -104,6 +104,26 @@ pub(super) fn build(
     Ok(())
 }
 
+/// The folders of the packages that it depends on by path, and where the
+/// workspace or project says what else.
+pub(super) fn inputs(request: &BuildRequest) -> Vec<PathBuf> {
+    let mut inputs: Vec<PathBuf> = tools::nearest(request, "Cargo.toml").into_iter().collect();
+    let generated = request.work.join("package");
+    let folder = match request.source.is_file() {
+        true => generated.as_path(),
+        false => &request.source,
+    };
+    let mut command = cargo(&request.toolchains, COMPONENT_TARGET, folder);
+    command.args(["metadata", "--format-version", "1"]);
+    let answer = tools::ask(&mut command).unwrap_or_default();
+    if let Ok(metadata) = serde_json::from_str::<Metadata>(&answer) {
+        inputs.extend(metadata.local_packages(folder));
+        inputs.push(metadata.workspace_root.join("Cargo.toml"));
+        inputs.push(metadata.workspace_root.join("Cargo.lock"));
+    }
+    inputs
+}
+
 /// A package around a source that is one file, with the dependencies of the
 /// nearest Cargo.toml.
 fn package_of_file(request: &BuildRequest) -> Result<PathBuf, BuildError> {
@@ -218,23 +238,74 @@ impl Guest {
 #[derive(Deserialize)]
 struct Metadata {
     packages: Vec<Package>,
+    workspace_root: PathBuf,
+    /// Absent unless asked for.
+    resolve: Option<Resolve>,
+}
+
+/// Which package needs which.
+#[derive(Deserialize)]
+struct Resolve {
+    nodes: Vec<ResolveNode>,
 }
 
 #[derive(Deserialize)]
+struct ResolveNode {
+    id: String,
+    dependencies: Vec<String>,
+}
+
+impl Metadata {
+    fn package_at(&self, folder: &Path) -> Option<&Package> {
+        let manifest = folder.join("Cargo.toml");
+        let manifest = manifest.canonicalize().unwrap_or(manifest);
+        let is_here = |package: &&Package| {
+            package.manifest_path.canonicalize().is_ok_and(|path| path == manifest)
+        };
+        self.packages.iter().find(is_here)
+    }
+
+    /// The folders of all packages without a registry that the one in `folder`
+    /// needs, directly or not.
+    fn local_packages(&self, folder: &Path) -> Vec<PathBuf> {
+        let nodes = self.resolve.as_ref().map_or(&[][..], |resolve| &resolve.nodes);
+        let mut needed: Vec<&str> =
+            self.package_at(folder).map(|package| package.id.as_str()).into_iter().collect();
+        let mut next = 0;
+        while let Some(id) = needed.get(next).copied() {
+            next += 1;
+            let node = nodes.iter().find(|node| node.id == id);
+            for dependency in node.into_iter().flat_map(|node| &node.dependencies) {
+                if !needed.contains(&dependency.as_str()) {
+                    needed.push(dependency);
+                }
+            }
+        }
+        let is_local =
+            |package: &&Package| package.source.is_none() && needed.contains(&package.id.as_str());
+        let folder_of = |package: &Package| package.manifest_path.parent().map(Path::to_owned);
+        self.packages.iter().filter(is_local).filter_map(folder_of).collect()
+    }
+}
+
+#[derive(Clone, Deserialize)]
 struct Package {
+    id: String,
+    /// Where it was downloaded from.
+    source: Option<String>,
     manifest_path: PathBuf,
     default_run: Option<String>,
     targets: Vec<PackageTarget>,
     dependencies: Vec<Dependency>,
 }
 
-#[derive(Deserialize)]
+#[derive(Clone, Deserialize)]
 struct PackageTarget {
     name: String,
     kind: Vec<String>,
 }
 
-#[derive(Deserialize)]
+#[derive(Clone, Deserialize)]
 struct Dependency {
     name: String,
 }
@@ -253,12 +324,7 @@ impl Package {
         })?;
         let metadata: Metadata = serde_json::from_str(&answer)
             .map_err(|error| BuildError::source(folder, format!("cargo metadata: {error}")))?;
-        let manifest = folder.join("Cargo.toml");
-        let manifest = manifest.canonicalize().unwrap_or(manifest);
-        let is_here = |package: &Package| {
-            package.manifest_path.canonicalize().is_ok_and(|path| path == manifest)
-        };
-        metadata.packages.into_iter().find(is_here).ok_or_else(|| {
+        metadata.package_at(folder).cloned().ok_or_else(|| {
             BuildError::source(
                 folder,
                 "Cargo.toml is a workspace; name one of its packages as the source",

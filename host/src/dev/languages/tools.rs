@@ -46,6 +46,13 @@ pub(super) fn file_names(source: &Path) -> Result<FileNames, BuildError> {
     Ok(FileNames(names))
 }
 
+/// The source files of a request, by their extensions.
+pub(super) fn sources(request: &BuildRequest, extensions: &[&str]) -> Vec<PathBuf> {
+    let Ok(names) = file_names(&request.source) else { return Vec::new() };
+    let folder = folder(&request.source);
+    names.with_extension(extensions).map(|name| folder.join(name)).collect()
+}
+
 /// The folder that a build runs in: the source itself, or the one it lies in.
 pub(super) fn folder(source: &Path) -> &Path {
     match source.parent() {
@@ -62,6 +69,30 @@ pub(super) fn nearest(request: &BuildRequest, name: &str) -> Option<PathBuf> {
     inside.map(|folder| folder.join(name)).find(|path| path.is_file())
 }
 
+/// Files that text includes by paths in quotes behind one of these words, and
+/// those that they include, wherever they are; `sources` themselves left out.
+/// Compilers know better, but not while there is a mistake in one of the files.
+pub(super) fn included(sources: Vec<PathBuf>, words: &[&str]) -> Vec<PathBuf> {
+    let mut found: Vec<PathBuf> = sources.clone();
+    let mut next = 0;
+    while let Some(file) = found.get(next).cloned() {
+        next += 1;
+        let text = fs::read(&file).unwrap_or_default();
+        let text = String::from_utf8_lossy(&text);
+        let folder = file.parent().unwrap_or(Path::new("/"));
+        for word in words {
+            for (start, word) in text.match_indices(word) {
+                let rest = text.get(start + word.len()..).unwrap_or_default();
+                let path = rest.trim_start_matches([' ', '\t', '(']).strip_prefix('"');
+                let path = path.and_then(|path| path.split(['"', '\n']).next());
+                let included = path.and_then(|path| folder.join(path).canonicalize().ok());
+                found.extend(included.filter(|path| path.is_file() && !found.contains(path)));
+            }
+        }
+    }
+    found.split_off(sources.len())
+}
+
 /// Makes the folders of a request and its paths absolute, because tools run
 /// elsewhere. A component of an earlier build is removed: what is there
 /// afterwards is from this one.
@@ -76,9 +107,14 @@ pub(super) fn prepare(request: &BuildRequest) -> Result<BuildRequest, BuildError
         }
         _ => {}
     }
+    absolute_paths(request)
+}
+
+pub(super) fn absolute_paths(request: &BuildRequest) -> Result<BuildRequest, BuildError> {
     Ok(BuildRequest {
         language: request.language,
         engine: request.engine,
+        quick: request.quick,
         source: absolute(&request.source)?,
         root: absolute(&request.root)?,
         work: absolute(&request.work)?,

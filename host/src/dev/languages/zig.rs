@@ -1,5 +1,6 @@
 //! Zig: one program, compiled to a WASI command that speaks CGI.
 
+use std::path::PathBuf;
 use std::process::Command;
 
 use super::toolchains::version;
@@ -44,6 +45,10 @@ pub(super) fn build(
         .args(["build-exe", entry, "-target", "wasm32-wasi", "-O", "ReleaseSmall", "-fstrip"])
         .arg(binary);
     tools::run("zig", &mut command, output)
+}
+
+pub(super) fn inputs(request: &BuildRequest) -> Vec<PathBuf> {
+    tools::included(tools::sources(request, &["zig"]), &["@import", "@embedFile"])
 }
 
 /// The zig of the toolchains: also a C and C++ compiler with its own libraries.

@@ -1,0 +1,129 @@
+//! `whit dev`, for a folder.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read};
+use std::path::Path;
+use std::process::{Child, Stdio};
+use std::sync::{Arc, Mutex};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+
+use crate::command;
+use crate::http::{Connection, Request};
+use crate::wait::eventually;
+
+/// A running `whit dev`, and the address of its host.
+#[derive(Debug)]
+pub struct Dev {
+    process: Child,
+    address: String,
+    said: Arc<Mutex<String>>,
+}
+
+impl Dev {
+    /// Starts it for a folder, which also gets its data.
+    ///
+    /// # Panics
+    /// When its host does not start.
+    #[must_use]
+    pub fn start(binary: &str, folder: &Path) -> Self {
+        Self::start_with_data(binary, folder, &folder.join(".whit/data"))
+    }
+
+    /// As [`Self::start`], with its data elsewhere.
+    ///
+    /// # Panics
+    /// When its host does not start.
+    #[must_use]
+    pub fn start_with_data(binary: &str, folder: &Path, data: &Path) -> Self {
+        let mut dev = command::command(binary, data);
+        dev.args(["dev", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"]);
+        dev.current_dir(folder).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut process = dev.spawn().expect("start");
+        let said = Arc::new(Mutex::new(String::new()));
+        collect(process.stdout.take().expect("stdout"), &said);
+        collect(process.stderr.take().expect("stderr"), &said);
+        let address = eventually("the host of dev", || {
+            let addresses = fs::read(data.join("host.json")).ok()?;
+            let addresses: Value = serde_json::from_slice(&addresses).ok()?;
+            Some(addresses["data"].as_str()?.strip_prefix("http://")?.to_owned())
+        });
+        Self { process, address, said }
+    }
+
+    /// Waits until `GET path` is answered so.
+    ///
+    /// # Panics
+    /// When that does not come.
+    #[track_caller]
+    pub fn answers(&self, path: &str, status: u16, text: &str) {
+        let is_so = || {
+            let mut connection = Connection::try_open(&self.address).ok()?;
+            let answer = connection.call(&Request::get(path));
+            (answer.status() == status && answer.text().contains(text)).then_some(())
+        };
+        eventually(&format!("{path} answers {status} {text}"), is_so);
+    }
+
+    /// Waits until it has said this.
+    ///
+    /// # Panics
+    /// When it does not.
+    #[track_caller]
+    pub fn says(&self, text: &str) {
+        let has = || self.output().contains(text).then_some(());
+        eventually(&format!("dev says {text:?}"), has);
+    }
+
+    /// What it has said so far.
+    ///
+    /// # Panics
+    /// When another thread has, while it read.
+    #[must_use]
+    pub fn output(&self) -> String {
+        self.said.lock().expect("what it said").clone()
+    }
+
+    /// Ends it as Ctrl-C would.
+    ///
+    /// # Panics
+    /// When it does not end well.
+    pub fn end(mut self) {
+        kill_process(Pid::from_child(&self.process), Signal::TERM).expect("tell it to end");
+        assert!(self.process.wait().expect("its end").success(), "{}", self.output());
+    }
+}
+
+impl Drop for Dev {
+    fn drop(&mut self) {
+        // Both fail only if it has ended.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+        if std::thread::panicking() {
+            eprintln!("--- whit dev ---\n{}--- end of whit dev ---", self.output());
+        }
+    }
+}
+
+fn collect(output: impl Read + Send + 'static, said: &Arc<Mutex<String>>) {
+    let said = Arc::clone(said);
+    std::thread::spawn(move || {
+        for line in BufReader::new(output).lines().map_while(Result::ok) {
+            let mut said = said.lock().expect("what it said");
+            said.push_str(&line);
+            said.push('\n');
+        }
+    });
+}
+
+/// Writes a file whole or not at all, as editors save.
+///
+/// # Panics
+/// When it can not be written.
+pub fn save(path: &Path, content: impl AsRef<[u8]>) {
+    fs::create_dir_all(path.parent().expect("a folder")).expect("make it");
+    let saved = path.with_extension("saved~");
+    fs::write(&saved, content).expect("write");
+    fs::rename(saved, path).expect("rename");
+}
