@@ -12,7 +12,7 @@ use super::limits::{CpuClock, StoreLimiter};
 use crate::capabilities::http::HttpHooks;
 
 /// Host memory that one host call may make for a guest, in bytes.
-const HOSTCALL_BYTES_MAX: usize = 16 << 20;
+const HOSTCALL_BYTES_MAX: usize = 4 << 20;
 /// Component-model handles of one store.
 const HANDLES_MAX: usize = 4096;
 /// Host resources of one store: streams, fields, pollables.

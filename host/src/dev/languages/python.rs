@@ -231,7 +231,8 @@ fn install_packages(
         native: request.work.join("native-code.json"),
     };
     let installed = request.work.join("dependencies.txt");
-    if packages.folder.is_dir() && fs::read(&installed).is_ok_and(|present| present == wanted) {
+    let is_there = packages.folder.is_dir() && packages.native.is_file();
+    if is_there && fs::read(&installed).is_ok_and(|present| present == wanted) {
         return Ok(Some(packages));
     }
     if packages.folder.exists() {
