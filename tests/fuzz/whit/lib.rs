@@ -2,6 +2,8 @@
 
 #[path = "../../../host/src/capabilities"]
 pub mod capabilities {
+    pub mod pipe;
+
     pub mod http {
         pub mod address;
     }
