@@ -121,8 +121,8 @@ impl Watcher {
     }
 
     fn is_relevant(&self, path: &Path) -> bool {
-        let below = self.roots.iter().filter_map(|root| path.strip_prefix(root).ok());
-        below.into_iter().any(|below| !below.iter().any(is_ignored_name))
+        let is_source = |below: &Path| !below.iter().any(is_ignored_name);
+        self.roots.iter().any(|root| path.strip_prefix(root).is_ok_and(is_source))
     }
 
     fn follow_new(&mut self, path: &Path) {

@@ -124,9 +124,7 @@ impl Door {
             }
         }
     }
-}
 
-impl Door {
     /// From now on the kernel drops what begins a connection, unanswered: who
     /// tries again, in a second, finds the door closed, or the next host. Closing
     /// it at once would cut off clients whose connection the kernel has completed

@@ -157,11 +157,11 @@ impl Client<'_> {
         let is_busy = || running.load(Ordering::Relaxed) || deadline.get().is_some();
         let idle = async {
             // A response that began before the stop did not say that it is the last.
-            while {
-                let was_busy = is_busy();
+            let mut was_busy = true;
+            while was_busy || is_busy() {
+                was_busy = is_busy();
                 sleep(LAST_REQUEST_TIME).await;
-                was_busy || is_busy()
-            } {}
+            }
         };
         tokio::select! {
             ended = connection.as_mut() => return ended,

@@ -176,12 +176,7 @@ fn made_of(request: &BuildRequest, folder: &Path, dependencies: Option<&Path>) -
 
 fn entry(names: &FileNames) -> Option<&str> {
     let known = ENTRIES.into_iter().find(|name| names.has(name));
-    let mut all = names.with_extension(&["py"]);
-    let file = known.or_else(|| match (all.next(), all.next()) {
-        (Some(only), None) => Some(only),
-        _ => None,
-    })?;
-    file.strip_suffix(".py")
+    known.or_else(|| tools::only(names.with_extension(&["py"])))?.strip_suffix(".py")
 }
 
 /// The module that componentize-py starts from. It is written by a part of the

@@ -29,6 +29,12 @@ impl FileNames {
     }
 }
 
+/// The one that there is; none if there are more.
+pub(super) fn only<T>(mut all: impl Iterator<Item = T>) -> Option<T> {
+    let one = all.next();
+    one.filter(|_| all.next().is_none())
+}
+
 /// A source that is one file counts as a folder with that file alone.
 pub(super) fn file_names(source: &Path) -> Result<FileNames, BuildError> {
     let metadata = fs::metadata(source).map_err(BuildError::file("read", source))?;

@@ -27,14 +27,10 @@ pub(super) fn build(
 ) -> Result<(), BuildError> {
     let folder = tools::folder(&request.source);
     let names = tools::file_names(&request.source)?;
-    let mut zig_files = names.with_extension(&["zig"]).filter(|name| *name != "build.zig");
+    let zig_files = names.with_extension(&["zig"]).filter(|name| *name != "build.zig");
     let known =
         ENTRIES.into_iter().find(|name| request.source.is_dir() && folder.join(name).is_file());
-    let entry = known.or_else(|| match (zig_files.next(), zig_files.next()) {
-        (Some(only), None) => Some(only),
-        _ => None,
-    });
-    let entry = entry.ok_or_else(|| {
+    let entry = known.or_else(|| tools::only(zig_files)).ok_or_else(|| {
         BuildError::source(folder, "no Zig file to start from; name it main.zig or src/main.zig")
     })?;
     let mut binary = std::ffi::OsString::from("-femit-bin=");
