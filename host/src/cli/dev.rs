@@ -276,9 +276,11 @@ impl<'a> Session<'a> {
         // A build may have found more to watch.
         for (name, inputs) in self.learn(&changed, project).await {
             let Some(built) = self.built.get_mut(&name) else { continue };
-            // What changed meanwhile still differs, and is built next.
+            // In this order: what changes before the second look still differs
+            // from what was built, and is built next.
+            let source = Built::fingerprint(&built.unit, &inputs);
             if Built::fingerprint(&built.unit, &built.inputs) == built.source {
-                built.source = Built::fingerprint(&built.unit, &inputs);
+                built.source = source;
             }
             built.inputs = inputs;
         }
