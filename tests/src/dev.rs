@@ -2,8 +2,9 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
-use std::path::Path;
-use std::process::{Child, Stdio};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -103,6 +104,51 @@ impl Drop for Dev {
         if std::thread::panicking() {
             eprintln!("--- whit dev ---\n{}--- end of whit dev ---", self.output());
         }
+    }
+}
+
+/// A pipe that a build command waits at, until a test lets it go on.
+#[derive(Debug)]
+pub struct Gate(tempfile::TempDir);
+
+impl Gate {
+    /// Makes one, closed.
+    ///
+    /// # Panics
+    /// When it can not be made.
+    #[must_use]
+    #[expect(clippy::new_without_default, reason = "it makes a file")]
+    pub fn new() -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let made = Command::new("mkfifo").arg(folder.path().join("gate")).status();
+        assert!(made.expect("mkfifo").success());
+        Self(folder)
+    }
+
+    fn path(&self) -> PathBuf {
+        self.0.path().join("gate")
+    }
+
+    /// A manifest of one function, whose build waits at the gate and then takes
+    /// `source.wasm`.
+    #[must_use]
+    pub fn manifest(&self, name: &str) -> String {
+        let gate = self.path();
+        let build = format!("cat {} && cp source.wasm built.wasm", gate.display());
+        format!("[functions.{name}]\nbuild = \"{build}\"\ncomponent = \"built.wasm\"\n")
+    }
+
+    /// Waits until a build stands at the gate. It goes on when this is dropped.
+    ///
+    /// # Panics
+    /// When none comes.
+    #[must_use]
+    #[track_caller]
+    pub fn reached(&self) -> fs::File {
+        let mut options = fs::OpenOptions::new();
+        // Without a reader this fails at once, instead of waiting without a limit.
+        options.write(true).custom_flags(rustix::fs::OFlags::NONBLOCK.bits().cast_signed());
+        eventually("a build at the gate", || options.open(self.path()).ok())
     }
 }
 
