@@ -142,6 +142,48 @@ fn a_module_that_is_found_by_the_first_build_and_changes_in_it_is_built_again() 
     dev.end();
 }
 
+#[test]
+fn a_replaced_go_module_outside_of_the_folder_is_followed() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let place = |name: &str| folder.path().join(name);
+    let words = |word: &str| format!("package words\n\nconst Word = \"{word}\"\n");
+    let module = |name: &str| format!("module example.com/{name}\n\ngo 1.21\n");
+    save(&place("words/go.mod"), module("words"));
+    save(&place("words/words.go"), words("one"));
+    save(&place("more/go.mod"), module("more"));
+    save(&place("more/more.go"), "package more\n\nconst Word = \"more\"\n");
+    let replaced = |name: &str| {
+        format!("\nrequire example.com/{name} v0.0.0\nreplace example.com/{name} => ../{name}\n")
+    };
+    save(&place("hello/go.mod"), module("hello") + &replaced("words"));
+    let main = |import: &str, words: &str| {
+        format!(
+            "package main\n\nimport (\n\t\"fmt\"\n\n{import})\n\n\
+             func main() {{ fmt.Print(\"Content-Type: text/plain\\n\\n\", {words}) }}\n"
+        )
+    };
+    save(&place("hello/main.go"), main("\t\"example.com/words\"\n", "words.Word"));
+    let dev = start(&[Language::Go], &place("hello"));
+    dev.answers("/hello/", 200, "one");
+    save(&place("words/words.go"), words("two"));
+    dev.answers("/hello/", 200, "two");
+    // What is broken there fails the function here, until it is mended there.
+    save(&place("words/words.go"), "package words\n\nconst Word\n");
+    dev.says("failed hello");
+    dev.answers("/hello/", 200, "two");
+    save(&place("words/new.go"), words("three"));
+    fs::remove_file(place("words/words.go")).expect("remove it");
+    dev.answers("/hello/", 200, "three");
+    // A module that is replaced only now is followed from now on.
+    save(&place("hello/go.mod"), module("hello") + &replaced("words") + &replaced("more"));
+    let both = "\t\"example.com/more\"\n\t\"example.com/words\"\n";
+    save(&place("hello/main.go"), main(both, "words.Word, more.Word"));
+    dev.answers("/hello/", 200, "threemore");
+    save(&place("more/more.go"), "package more\n\nconst Word = \"most\"\n");
+    dev.answers("/hello/", 200, "threemost");
+    dev.end();
+}
+
 /// Starts it when the tools are there.
 fn start(languages: &[Language], folder: &Path) -> Dev {
     let _turn = guests::take_turns();
