@@ -20,6 +20,7 @@ mod http1;
 mod http2;
 mod http_front;
 mod isolation;
+mod javascript_fetch;
 mod languages;
 mod limits;
 mod logs_and_receipts;
