@@ -178,8 +178,7 @@ pub fn answered_03(then: &str, callback: &str) -> Vec<u8> {
         (global.set $sent (i32.load (i32.const 20)))
         (call $return (i32.const 0) (i32.load (i32.const 16)) (i32.const 0) (i64.const 0)
             (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0))";
-    let fields = format!(
-        r#"(global $body (mut i32) (i32.const 0))
+    let fields = r#"(global $body (mut i32) (i32.const 0))
         (global $trailers (mut i32) (i32.const 0))
         (global $sent (mut i32) (i32.const 0))
         (func $writer (param i64) (result i32)
@@ -189,8 +188,7 @@ pub fn answered_03(then: &str, callback: &str) -> Vec<u8> {
             (if (local.get $what) (then (call $join (local.get $what) (local.get $set))))
             (i32.or (i32.const 2) (i32.shl (local.get $set) (i32.const 4))))
         (func $write-some (result i32)
-            (call $write (global.get $body) (i32.const 65536) (i32.const 65536)))"#
-    );
+            (call $write (global.get $body) (i32.const 65536) (i32.const 65536)))"#;
     let imports = format!(
         r#"{}
         (import "$root" "[waitable-join]" (func $join (param i32 i32)))
@@ -198,7 +196,7 @@ pub fn answered_03(then: &str, callback: &str) -> Vec<u8> {
             (func $return (param i32 i32 i32 i64 i32 i32 i32 i32)))"#,
         imports.concat()
     );
-    handler_03(&imports, &fields, &format!("{answer} {then}"), callback)
+    handler_03(&imports, fields, &format!("{answer} {then}"), callback)
 }
 
 /// A 0.3 command that calls so many instances besides its own, each of which waits
