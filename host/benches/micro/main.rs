@@ -2,11 +2,14 @@
 //!
 //! - `instantiate`: a store with its limits armed, an instance in it, and the end of both;
 //! - `call`: the same with a call of the guest, as [`run::run`] does it;
+//! - `limits`: a call as it is, and one without limits, meter and log ([`bare`]), of a hello and of
+//!   a guest that computes;
 //! - `load`: a component that is not in memory, its artifact checked before;
 //! - `route`: a lookup among 10,000 functions;
 //! - `receipt`: what a request pays for its receipt.
 
-#[path = "guests/mod.rs"]
+mod bare;
+#[path = "../guests/mod.rs"]
 mod guests;
 
 use std::future::poll_fn;
@@ -31,6 +34,7 @@ use whit::capabilities::http::{Egress, HttpHooks};
 use whit::capabilities::log::{GuestLog, LogSource};
 use whit::capabilities::pipe::pipe;
 use whit::capabilities::wasi;
+use whit::dev::languages::Language;
 use whit::engine::artifact::Artifacts;
 use whit::engine::compile::{CHILD_COMMAND, CompileBounds, CompileFolders, Compiler};
 use whit::engine::limits::{CpuClock, Meter, StoreLimiter};
@@ -47,11 +51,22 @@ use whit::router::{Own, RouteTable};
 use whit::storage::files::Files;
 use whit::telemetry::{Telemetry, TelemetryBounds};
 
+use bare::Bare;
+
 // As the host itself.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 const FUNCTIONS: usize = 10_000;
+/// Computes: see `guests/work.rs` beside this folder.
+const WORKER: guests::Guest = guests::guest("work", Language::Rust, "host/benches/guests/work-02");
+/// Pools that no benchmark exhausts.
+const POOL: PoolBounds = PoolBounds {
+    instances: 100,
+    memory_bytes_max: 4 << 30,
+    guest_memory_bytes_max: 4 << 30,
+    fine_clocks: false,
+};
 /// Receipts recorded without a pause: fewer than may wait for their thread.
 const RECEIPTS: u64 = 1 << 15;
 
@@ -84,6 +99,9 @@ fn main() -> anyhow::Result<ExitCode> {
             Ok(component) => bed.measure(&mut criterion, guest.name, &component)?,
             Err(error) => eprintln!("{} is left out: {error:#}", guest.name),
         }
+    }
+    for (what, guest, path) in [("hello", guests::HTTP_02, "/"), ("primes", WORKER, "/primes")] {
+        bed.compare(&mut criterion, what, path, &guest.component()?)?;
     }
     criterion.final_summary();
     Ok(ExitCode::SUCCESS)
@@ -186,13 +204,7 @@ impl Bed {
         let folder = tempfile::tempdir()?;
         let files = Arc::new(Files::open(folder.path())?);
         let artifacts = Arc::new(Artifacts::new(Arc::clone(&files))?);
-        let bounds = PoolBounds {
-            instances: 100,
-            memory_bytes_max: 4 << 30,
-            guest_memory_bytes_max: 4 << 30,
-            fine_clocks: false,
-        };
-        let engines = Engines::new(&bounds).map_err(engine_error)?;
+        let engines = Engines::new(&POOL).map_err(engine_error)?;
         let folders = CompileFolders {
             cache: folder.path().join("compile-cache"),
             scratch: folder.path().join("tmp"),
@@ -267,7 +279,7 @@ impl Bed {
         self.bench(&mut group, "instantiate", async || {
             self.instantiate(&guest).await.map_err(engine_error)
         })?;
-        self.bench(&mut group, "call", async || self.call(&guest).await)?;
+        self.bench(&mut group, "call", async || self.call(&guest, "/").await)?;
         drop(guest);
         // The first one is in memory now.
         let mut turns = slots.iter().cycle().skip(1);
@@ -275,6 +287,29 @@ impl Bed {
         self.bench(&mut group, "load and instantiate", async || {
             let guest = load(&loader, turns.next()).await?;
             self.instantiate(&guest).await.map_err(engine_error)
+        })?;
+        group.finish();
+        Ok(())
+    }
+
+    /// A 0.2 guest with all that is around it, and with nothing.
+    fn compare(
+        &self,
+        criterion: &mut Criterion,
+        what: &str,
+        path: &str,
+        component: &[u8],
+    ) -> anyhow::Result<()> {
+        let loader = self.loader(1)?;
+        let (digest, kind) = self.compile(component)?;
+        let guest = self.runtime.block_on(loader.load(&loader.slot(digest, kind)))?;
+        let bare = Bare::new(component, &POOL)?;
+        let mut group = criterion.benchmark_group(format!("limits, {what}"));
+        self.bench(&mut group, "as it is", async || self.call(&guest, path).await)?;
+        self.bench(&mut group, "without", async || {
+            let hooks =
+                HttpHooks::new(Egress::nothing(), Arc::clone(&self.log), Track::Sequential, 0);
+            bare.call(path, hooks).await
         })?;
         group.finish();
         Ok(())
@@ -352,7 +387,7 @@ impl Bed {
     }
 
     /// A whole call, its answer read to the end.
-    async fn call(&self, guest: &Arc<Guest>) -> anyhow::Result<()> {
+    async fn call(&self, guest: &Arc<Guest>, path: &str) -> anyhow::Result<()> {
         let limits = Limits::default();
         let meter: Arc<Meter> = Arc::default();
         let cpu = Arc::new(CpuClock::new(Arc::clone(&meter), limits.cpu_ms));
@@ -373,7 +408,7 @@ impl Bed {
         let run = |protocol| run::run(Arc::clone(guest), call(protocol));
         if let Guest::Http02(_) | Guest::Http03(_) = **guest {
             let (reply, replied) = oneshot::channel();
-            let request = http::Request::get("http://localhost/").body(body())?;
+            let request = http::Request::get(format!("http://localhost{path}")).body(body())?;
             let answer = async {
                 let Reply::Response(response) = replied.await? else { bail!("no response") };
                 response.into_body().collect().await.map_err(anyhow::Error::msg)
