@@ -9,7 +9,7 @@ import { begin, env } from "./quickjs-globals.js";
 import * as module from "whit:function";
 import types from "wasi:http/types@0.3.0";
 import { answer, findHandler } from "./runtime.js";
-import { Request } from "./web/http.js";
+import { ArrivedUrl, LazyFields, Request } from "./web/http.js";
 import { TextDecoder, TextEncoder, toBytes } from "./web/text.js";
 
 const handle = findHandler(module);
@@ -42,16 +42,19 @@ function toRequest(incoming) {
   const scheme = incoming.getScheme()?.tag === "HTTPS" ? "https" : "http";
   const authority = incoming.getAuthority() ?? "localhost";
   const url = `${scheme}://${authority}${incoming.getPathWithQuery() ?? "/"}`;
-  const headers = incoming.getHeaders().copyAll().map(([field, value]) => [field, decoder.decode(toArray(value))]);
-  const init = { method: name, headers };
-  if (name !== "GET" && name !== "HEAD") init.body = requestBody(incoming);
-  return new Request(url, init);
+  const read = () => incoming.getHeaders().copyAll().map(([field, value]) => [field, decoder.decode(toArray(value))]);
+  const fields = new LazyFields(read);
+  const init = { method: name, headers: fields };
+  if (name !== "GET" && name !== "HEAD") init.body = requestBody(incoming, fields);
+  return new Request(new ArrivedUrl(url), init);
 }
 
 const toArray = (value) => (value instanceof Uint8Array ? value : new Uint8Array(value));
 
 /** Read when the function first asks for it. */
-async function* requestBody(incoming) {
+async function* requestBody(incoming, fields) {
+  // What follows takes the request, and its fields with it.
+  fields.pairs();
   const read = wit.Future.from({ tag: "ok" }, wit.Future.RESULT_VOID_ERROR_CODE);
   const [stream] = types.Request.consumeBody(incoming, read.readable ?? read);
   for await (const piece of stream) yield piece;

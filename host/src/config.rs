@@ -40,7 +40,7 @@ const SETTINGS: &[(&str, &str, &str)] = &[
         "memory of all guests together [default: three quarters of the machine's]",
     ),
     ("loaded_max", "4000", "components in memory; others are loaded when called"),
-    ("compile_time_max", "60s", "CPU time and wall time of one compile"),
+    ("compile_time_max", "60s", "CPU time of one compile, which may take four times as long"),
     ("compile_memory_max", "2GiB", "address space of one compile"),
     ("compiles_max", "2", "compiles at the same time"),
     ("compile_threads", "1", "processors that one compile may use"),

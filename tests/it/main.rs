@@ -26,6 +26,7 @@ mod limits;
 mod logs_and_receipts;
 mod properties;
 mod readme;
+mod rebinding;
 mod recursion;
 mod revisions;
 mod routing;

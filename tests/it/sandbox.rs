@@ -73,11 +73,11 @@ fn the_systemd_unit_fits_the_command_line() {
     let start = value("ExecStart");
     let mut words = start.split(' ');
     assert_eq!(words.next(), Some("/usr/local/bin/whit"));
-    let config = deploy.join("whit.toml");
+    let config = deploy.join("host.toml");
     let config = config.to_str().expect("text");
     let folder = tempfile::tempdir().expect("a folder");
     let mut check = command::command(WHIT, folder.path());
-    check.args(words.map(|word| if word == "/etc/whit/whit.toml" { config } else { word }));
+    check.args(words.map(|word| if word == "/etc/whit/host.toml" { config } else { word }));
     let said = command::run(check.arg("--check")).succeeded();
     let setting = |name: &str| {
         let line = said.lines().find(|line| line.split(' ').next() == Some(name));

@@ -16,6 +16,7 @@ pub mod hostile;
 pub mod http;
 pub mod http2;
 pub mod latency;
+pub mod network;
 pub mod readme;
 pub mod traffic;
 pub mod wait;

@@ -43,6 +43,8 @@ test("URLs are those of Node.js", () => {
     ["/x?y", "http://h/a/b/c?q"], ["../d", "http://h/a/b/c"], ["?n", "http://h/a?q#f"], ["#n", "http://h/a?q#f"],
     ["//other/p", "https://h/"], ["", "http://h/a?q"], ["d/e", "http://h:81/a/b"], ["http://[::1]:80/"],
     ["mailto:a@b.c"], ["http:\\\\h\\p"], ["http://h/a%2e%2E/b"], ["http://h?"], ["http://h#"], ["http://h/;a=b,c"],
+    ["http://h:80/a"], ["http://h:0081/a"], ["https://h:443/"], ["http://h/a/."], ["http://h/..b/.c/d"], ["http://h/a/%2E/b?x=.."],
+    ["http://h/a.b/c?q='1'"], ["http://h/?a=b&c=d?e/f"], ["http://H/"], ["http://h/a|b"],
   ];
   for (const given of cases) {
     const [ours, theirs] = [new url.URL(...given), new URL(...given)];

@@ -5,40 +5,78 @@ import { concat, TextDecoder, TextEncoder, toBytes } from "./text.js";
 import { URL, URLSearchParams } from "./url.js";
 
 const TOKEN = /^[!#$%&'*+\-.^_`|~0-9A-Za-z]+$/;
+/** A value with nothing to take off or to refuse. */
+const PLAIN_VALUE = /^[\x21-\x7e]([\t\x20-\x7e]*[\x21-\x7e])?$/;
+
+/** Names that need not be looked at closely. */
+const COMMON = new Set(
+  "accept authorization cache-control content-length content-type cookie date etag host location set-cookie user-agent vary".split(" "),
+);
+
+/** Header fields that are read, as pairs, when they are asked for. */
+export class LazyFields {
+  #read;
+  #pairs;
+
+  constructor(read) {
+    this.#read = read;
+  }
+
+  pairs() {
+    return (this.#pairs ??= this.#read());
+  }
+}
 
 export class Headers {
-  #fields = new Map();
+  /** Values by name; null as long as they are with `#lazy`. */
+  #fields = null;
+  #lazy = null;
 
   constructor(init) {
+    if (init instanceof LazyFields) {
+      this.#lazy = init;
+      return;
+    }
+    this.#fields = new Map();
     if (init === undefined || init === null) return;
     const pairs = typeof init[Symbol.iterator] === "function" ? init : Object.entries(init);
     for (const [name, value] of pairs) this.append(name, value);
   }
 
+  #read() {
+    if (this.#fields === null) {
+      this.#fields = new Map();
+      for (const [name, value] of this.#lazy.pairs()) this.append(name, value);
+    }
+    return this.#fields;
+  }
+
   append(name, value) {
+    const fields = this.#read();
     const key = fieldName(name);
-    const values = this.#fields.get(key) ?? [];
-    this.#fields.set(key, [...values, fieldValue(value)]);
+    const values = fields.get(key);
+    if (values === undefined) fields.set(key, [fieldValue(value)]);
+    else values.push(fieldValue(value));
   }
 
   set(name, value) {
-    this.#fields.set(fieldName(name), [fieldValue(value)]);
+    this.#read().set(fieldName(name), [fieldValue(value)]);
   }
 
   get(name) {
-    return this.#fields.get(fieldName(name))?.join(", ") ?? null;
+    return this.#read().get(fieldName(name))?.join(", ") ?? null;
   }
 
   getSetCookie() {
-    return [...(this.#fields.get("set-cookie") ?? [])];
+    return [...(this.#read().get("set-cookie") ?? [])];
   }
 
   has(name) {
-    return this.#fields.has(fieldName(name));
+    return this.#read().has(fieldName(name));
   }
 
   delete(name) {
-    this.#fields.delete(fieldName(name));
+    this.#read().delete(fieldName(name));
   }
 
   forEach(call, self) {
@@ -46,8 +84,9 @@ export class Headers {
   }
 
   *entries() {
-    for (const name of [...this.#fields.keys()].sort()) {
-      const values = this.#fields.get(name);
+    const fields = this.#read();
+    for (const name of [...fields.keys()].sort()) {
+      const values = fields.get(name);
       // Cookies are the one field whose values can not be joined.
       if (name === "set-cookie") for (const value of values) yield [name, value];
       else yield [name, values.join(", ")];
@@ -72,11 +111,13 @@ export class Headers {
 }
 
 function fieldName(name) {
+  if (COMMON.has(name)) return name;
   if (!TOKEN.test(String(name))) throw new TypeError(`${JSON.stringify(String(name))} is no name of a header`);
   return String(name).toLowerCase();
 }
 
 function fieldValue(value) {
+  if (typeof value === "string" && PLAIN_VALUE.test(value)) return value;
   const text = String(value).replace(/^[\t\n\r ]+|[\t\n\r ]+$/g, "");
   if (/[\0\n\r]/.test(text)) throw new TypeError("a header's value has no line breaks");
   return text;
@@ -163,11 +204,24 @@ class Body {
   }
 }
 
+/** The URL of a request that has arrived: nobody has to be told that it is none. */
+export class ArrivedUrl {
+  constructor(text) {
+    this.text = text;
+  }
+}
+
 export class Request extends Body {
+  /** As it was given, until somebody asks for it. */
+  #input = null;
+  #url;
+
   constructor(input, init = {}) {
     super();
     const from = input instanceof Request ? input : null;
-    this.url = from ? from.url : new URL(String(input)).href;
+    if (from) this.#url = from.url;
+    else if (input instanceof ArrivedUrl) this.#input = input;
+    else this.#url = new URL(String(input)).href;
     this.method = normalMethod(init.method ?? from?.method ?? "GET");
     this.headers = new Headers(init.headers ?? from?.headers);
     this.signal = init.signal ?? from?.signal ?? null;
@@ -184,6 +238,10 @@ export class Request extends Body {
       this._setBody(body);
     }
     if (this._type !== null && !this.headers.has("content-type")) this.headers.set("content-type", this._type);
+  }
+
+  get url() {
+    return (this.#url ??= new URL(this.#input.text).href);
   }
 
   clone() {

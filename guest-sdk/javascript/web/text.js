@@ -1,4 +1,22 @@
-// TextEncoder and TextDecoder, for UTF-8.
+// TextEncoder and TextDecoder, for UTF-8. A loop over characters costs an
+// interpreter a hundred times what its own functions take, so those do the work:
+// between text and "binary" strings, whose units are bytes, and between these and
+// bytes by way of base64.
+
+const ASCII = /^[\x00-\x7f]*$/;
+const CHUNK = 8192;
+
+const toUnits = (binary) => Uint8Array.from(binary, (unit) => unit.charCodeAt(0));
+const fromBinary = Uint8Array.fromBase64 ? (binary) => Uint8Array.fromBase64(btoa(binary)) : toUnits;
+const toBinary = Uint8Array.prototype.toBase64 ? (bytes) => atob(bytes.toBase64()) : fromUnits;
+
+function fromUnits(bytes) {
+  let binary = "";
+  for (let at = 0; at < bytes.length; at += CHUNK) {
+    binary += String.fromCharCode.apply(null, bytes.subarray(at, at + CHUNK));
+  }
+  return binary;
+}
 
 export class TextEncoder {
   get encoding() {
@@ -7,9 +25,8 @@ export class TextEncoder {
 
   encode(text = "") {
     text = String(text);
-    // Three bytes are the most that one unit of UTF-16 takes.
-    const bytes = new Uint8Array(text.length * 3);
-    return bytes.slice(0, this.encodeInto(text, bytes).written);
+    // Half of a pair is no character.
+    return fromBinary(ASCII.test(text) ? text : unescape(encodeURIComponent(text.toWellFormed())));
   }
 
   encodeInto(text, bytes) {
@@ -76,6 +93,18 @@ export class TextDecoder {
   }
 
   #decode(bytes, end) {
+    const binary = toBinary(end === bytes.length ? bytes : bytes.subarray(0, end));
+    if (ASCII.test(binary)) return binary;
+    try {
+      return decodeURIComponent(escape(binary));
+    } catch {
+      if (this.#fatal) throw new TypeError("the bytes are not UTF-8");
+      return this.#mend(bytes, end);
+    }
+  }
+
+  /** Decodes what has bytes that are no characters, each of which counts as U+FFFD. */
+  #mend(bytes, end) {
     const parts = [];
     let units = [];
     const push = (code) => {
@@ -102,11 +131,7 @@ export class TextDecoder {
         code = (code << 6) | (bytes[at++] & 0x3f);
         seen++;
       }
-      if (first < 0xc2 || first > 0xf4 || seen < more) {
-        if (this.#fatal) throw new TypeError("the bytes are not UTF-8");
-        code = 0xfffd;
-      }
-      push(code);
+      push(first < 0xc2 || first > 0xf4 || seen < more ? 0xfffd : code);
     }
     parts.push(String.fromCharCode(...units));
     return parts.join("");

@@ -10,7 +10,14 @@ const IN_QUERY = ` "#<>'`;
 const IN_PATH = ' "#<>?`{}^';
 const IN_USER = ' "#<>?`{}/:;=@[\\]^|';
 
+// Most URLs are in their normal form already, and one expression takes them apart.
+const NORMAL =
+  /^(https?:)\/\/([a-z0-9.-]+)(?::(\d{1,5}))?(\/[\w\-.~!$&'()*+,;=:@%/]*)(\?[\w\-.~!$&()*+,;=:@%/?]*)?$/;
+const DOT_SEGMENT = /\/\.|%2e/i;
+
 function encode(text, set) {
+  // Nothing in any of the sets.
+  if (/^[\w\-.~!$&()*+,]*$/.test(text)) return text;
   let encoded = "";
   for (const character of text) {
     const code = character.codePointAt(0);
@@ -129,6 +136,7 @@ function parseQuery(text) {
 }
 
 function encodeForm(text) {
+  if (/^[\w*\-.]*$/.test(text)) return text;
   let encoded = "";
   for (const character of text) {
     if (character === " ") encoded += "+";
@@ -138,6 +146,7 @@ function encodeForm(text) {
 }
 
 function decodeForm(text) {
+  if (!/[+%]/.test(text)) return text;
   const bytes = [];
   const source = new TextEncoder().encode(text.replaceAll("+", " "));
   for (let at = 0; at < source.length; at++) {
@@ -160,7 +169,6 @@ export class URL {
     const text = String(url).trim().replace(/[\t\n\r]/g, "");
     this.#parts = parse(text) ?? (base === undefined ? null : relative(text, new URL(base)));
     if (this.#parts === null) throw new TypeError(`Invalid URL: ${url}`);
-    this.#searchParams = this.#newParams();
   }
 
   static canParse(url, base) {
@@ -176,10 +184,11 @@ export class URL {
   }
 
   #newParams() {
-    return new URLSearchParams(this.#parts.search, () => {
-      const text = this.#searchParams.toString();
+    const params = new URLSearchParams(this.#parts.search, () => {
+      const text = params.toString();
       this.#parts.search = text === "" ? "" : `?${text}`;
     });
+    return params;
   }
 
   get href() {
@@ -192,7 +201,7 @@ export class URL {
 
   set href(url) {
     this.#parts = parse(String(url)) ?? this.#fail(url);
-    this.#searchParams = this.#newParams();
+    this.#searchParams = undefined;
   }
 
   #fail(url) {
@@ -272,11 +281,11 @@ export class URL {
   set search(value) {
     const text = String(value).replace(/^\?/, "");
     this.#parts.search = text === "" ? "" : `?${encode(text, IN_QUERY)}`;
-    this.#searchParams = this.#newParams();
+    this.#searchParams = undefined;
   }
 
   get searchParams() {
-    return this.#searchParams;
+    return (this.#searchParams ??= this.#newParams());
   }
 
   get hash() {
@@ -303,6 +312,22 @@ export class URL {
 
 /** The parts of an absolute URL; null when it is none. */
 function parse(text) {
+  return parseNormal(text) ?? parseAny(text);
+}
+
+/** The parts of a URL in its normal form; undefined when it is in another. */
+function parseNormal(text) {
+  const parts = NORMAL.exec(text);
+  if (parts === null) return undefined;
+  const [, protocol, hostname, port = "", pathname, search = ""] = parts;
+  if (DOT_SEGMENT.test(pathname) || port === PORTS[protocol] || (port !== "" && !isNormalPort(port))) return undefined;
+  return { protocol, username: "", password: "", hostname, port, pathname, search, hash: "" };
+}
+
+/** Neither `0080` nor too large. */
+const isNormalPort = (port) => port[0] !== "0" && Number(port) <= 65535;
+
+function parseAny(text) {
   const scheme = /^([a-z][a-z0-9+.-]*):/i.exec(text);
   if (scheme === null) return null;
   const protocol = scheme[0].toLowerCase();

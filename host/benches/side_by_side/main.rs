@@ -15,6 +15,7 @@ mod many;
 mod native;
 mod process;
 mod report;
+mod scaling;
 mod servers;
 mod throughput;
 
@@ -39,6 +40,7 @@ Runs the workloads whose name contains one of the words; all of them without any
   cold       the first request of a function that is not in memory
   many       many functions: memory, host start, requests spread over all
   deploy     from an upload to the first answer
+  scaling    hello with one core and with all of them
 
 Peers take part where they are on the PATH: node, workerd, wasmtime.
 
@@ -118,7 +120,7 @@ impl Options {
 type Run = fn(&Options) -> anyhow::Result<Section>;
 
 /// Each workload: its name and its heading in RESULTS.md.
-const WORKLOADS: [(&str, &str, Run); 7] = [
+const WORKLOADS: [(&str, &str, Run); 8] = [
     ("hello", "Hello world", |options| throughput::run(Workload::Hello, options)),
     ("json-1k", "JSON echo, 1 KiB", |options| throughput::run(Workload::Json(1), options)),
     ("json-64k", "JSON echo, 64 KiB", |options| throughput::run(Workload::Json(64), options)),
@@ -126,6 +128,7 @@ const WORKLOADS: [(&str, &str, Run); 7] = [
     ("cold", "Cold start", cold::run),
     ("many", "Many functions", many::run),
     ("deploy", "Deploy to first answer", deploy::run),
+    ("scaling", "Scaling over cores", scaling::run),
 ];
 
 fn main() -> anyhow::Result<()> {

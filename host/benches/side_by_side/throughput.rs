@@ -35,22 +35,23 @@ pub(crate) enum Workload {
 }
 
 /// One server that is asked, and how.
-struct Contestant {
-    name: String,
-    address: SocketAddr,
-    pid: u32,
-    requests: Vec<Vec<u8>>,
-    body_bytes: usize,
-    rounds: Vec<Round>,
+pub(crate) struct Contestant {
+    pub(crate) name: String,
+    pub(crate) address: SocketAddr,
+    pub(crate) pid: u32,
+    pub(crate) requests: Vec<Vec<u8>>,
+    pub(crate) body_bytes: usize,
+    pub(crate) rounds: Vec<Round>,
 }
 
 /// What was seen of a contestant in one turn.
-struct Round {
-    per_second: f64,
+pub(crate) struct Round {
+    pub(crate) per_second: f64,
     p50_ms: f64,
     p99_ms: f64,
-    cpu_us: f64,
-    errors: u64,
+    /// CPU time of the server for each request.
+    pub(crate) cpu_us: f64,
+    pub(crate) errors: u64,
     /// Part of the machine that neither the server nor the generator used.
     others: f64,
 }
@@ -237,7 +238,8 @@ fn json(bytes: usize) -> String {
     text
 }
 
-fn measure(contestant: &Contestant, options: &Options) -> anyhow::Result<Round> {
+/// Puts a server under load for a turn.
+pub(crate) fn measure(contestant: &Contestant, options: &Options) -> anyhow::Result<Round> {
     let Contestant { address, requests, body_bytes, pid, .. } = contestant;
     let mut load = Load::new(*address, requests, *body_bytes, Order::InTurn, options.connections)?;
     load.run(Until::Elapsed(WARM_UP))?;

@@ -340,6 +340,14 @@ mod tests {
     }
 
     #[test]
+    fn the_examples_are_one_project_without_a_problem() {
+        let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples");
+        let project = find(&Selection { path: examples, only: vec![] }).unwrap();
+        assert_eq!(project.problems, []);
+        assert!(names(&project).contains(&"hello-c"), "{:?}", names(&project));
+    }
+
+    #[test]
     fn a_folder_of_folders_is_all_their_functions() {
         let (_folder, mut selection) = project(&[
             ("hello_py/app.py", ""),

@@ -27,13 +27,17 @@ use crate::storage::StorageError;
 pub const CHILD_COMMAND: &str = "compile-component";
 /// Most bytes of a child's report; the rest is dropped.
 const REPORT_BYTES_MAX: u64 = 256 << 10;
+/// Wall time of a compile for each second of CPU time that it may use. A child is
+/// nice, and on a busy machine gets what the others leave.
+const WALL_TIME_PER_CPU_TIME: u32 = 4;
 
 /// Bounds of one compile.
 #[derive(Debug, Clone, Copy)]
 pub struct CompileBounds {
     /// Address space of the child, in bytes.
     pub memory_bytes_max: u64,
-    /// CPU time and wall time of the child.
+    /// CPU time of the child, on all its threads. Its wall time is bounded too, by
+    /// a multiple.
     pub time_max: Duration,
     /// Children at the same time.
     pub children_max: usize,
@@ -201,7 +205,8 @@ impl Compiler {
             stderr.take(REPORT_BYTES_MAX).read_to_end(&mut report).await?;
             child.wait().await
         };
-        match tokio::time::timeout(self.bounds.time_max, run).await {
+        let wall_time_max = self.bounds.time_max.saturating_mul(WALL_TIME_PER_CPU_TIME);
+        match tokio::time::timeout(wall_time_max, run).await {
             Err(_) => Err(CompileError::TooCostly { limit: "wall time" }),
             Ok(Err(error)) => Err(failed(error.to_string())),
             Ok(Ok(status)) => read_report(status, &report),
