@@ -35,9 +35,13 @@ export const fetch = fetchBy(async ({ method, url, headers, body }, signal) => {
   const sent = request.body();
   const future = attempt(url, () => outgoing.handle(request, null));
   write(sent, body);
-  await ready(future, signal);
-  const answer = future.get();
-  future[Symbol.dispose]();
+  let answer;
+  try {
+    await ready(future, signal);
+    answer = future.get();
+  } finally {
+    future[Symbol.dispose]();
+  }
   // Two layers: whether it was asked for the first time, and what came of it.
   const response = unwrap(url, unwrap(url, answer));
   return { status: response.status(), headers: pairs(response.headers()), body: read(response, url, signal) };
@@ -70,37 +74,54 @@ function pairs(fields) {
   return fields.entries().map(([name, value]) => [name, decoder.decode(toBytes(value))]);
 }
 
-async function* read(response, url, signal) {
+/**
+ * The pieces of a body. Not a generator: that would not be told that nobody wants
+ * it before its first piece, nor while it waits for the next.
+ */
+function read(response, url, signal) {
   const body = response.consume();
   const stream = body.stream();
-  try {
-    while (true) {
-      await ready(stream, signal);
-      let piece;
-      try {
-        piece = toBytes(stream.read(READ_BYTES_MAX));
-      } catch (error) {
-        if (codeOf(error) === "closed") return;
-        throw failure(url, "the response broke off");
-      }
-      if (piece.length > 0) yield piece;
+  let [isWanted, isReading, isReleased] = [true, false, false];
+  const end = () => {
+    isWanted = false;
+    // What waits for the stream has to be given back before it.
+    if (!isReading && !isReleased) {
+      isReleased = true;
+      for (const held of [stream, body, response]) held[Symbol.dispose]();
     }
-  } finally {
-    stream[Symbol.dispose]();
-    body[Symbol.dispose]();
-    response[Symbol.dispose]();
-  }
+    return { value: undefined, done: true };
+  };
+  const next = async () => {
+    if (!isWanted) return end();
+    let piece = new Uint8Array(0);
+    try {
+      isReading = true;
+      while (piece.length === 0 && (await ready(stream, signal, () => isWanted))) {
+        piece = toBytes(stream.read(READ_BYTES_MAX));
+      }
+    } catch (error) {
+      isWanted = false;
+      if (signal?.aborted) throw signal.reason;
+      if (codeOf(error) !== "closed") throw failure(url, "the response broke off");
+    } finally {
+      isReading = false;
+      if (!isWanted) end();
+    }
+    return isWanted ? { value: piece, done: false } : end();
+  };
+  return { next, return: async () => end(), [Symbol.asyncIterator]() { return this; } };
 }
 
-/** Waits until something that can be subscribed to is ready. */
-async function ready(source, signal) {
+/** Waits until something that can be subscribed to is ready, or not wanted; whether it is ready. */
+async function ready(source, signal, isWanted = () => true) {
   const pollable = source.subscribe();
   try {
-    for (let pause = PAUSE_NS_MIN; !pollable.ready(); pause = Math.min(pause * 2, PAUSE_NS_MAX)) {
+    for (let pause = PAUSE_NS_MIN; isWanted() && !pollable.ready(); pause = Math.min(pause * 2, PAUSE_NS_MAX)) {
       signal?.throwIfAborted();
       await clock.waitFor(pause);
     }
     signal?.throwIfAborted();
+    return isWanted();
   } finally {
     pollable[Symbol.dispose]();
   }

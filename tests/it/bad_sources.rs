@@ -7,9 +7,9 @@ use std::path::Path;
 use std::process::Command;
 
 use tests::command;
-use tests::dev::{Dev, save};
+use tests::dev::{Dev, Gate, save};
 use tests::disk::Disk;
-use tests::{eventually, guests};
+use tests::guests;
 use whit::dev::languages::Language;
 
 use crate::{WHIT, host};
@@ -93,41 +93,12 @@ fn native_code_is_named_with_its_package_and_the_rest_is_served() {
     host.get("/fine/").assert_text("fine");
 }
 
-/// A pipe that a build command waits at, until a test lets it go on.
-struct Gate(tempfile::TempDir);
-
-impl Gate {
-    fn new() -> Self {
-        let folder = tempfile::tempdir().expect("a folder");
-        let made = Command::new("mkfifo").arg(folder.path().join("gate")).status();
-        assert!(made.expect("mkfifo").success());
-        Self(folder)
-    }
-
-    fn path(&self) -> std::path::PathBuf {
-        self.0.path().join("gate")
-    }
-
-    /// Waits until a build stands at the gate. It goes on when this is dropped.
-    fn reached(&self) -> fs::File {
-        use std::os::unix::fs::OpenOptionsExt;
-        let mut options = fs::OpenOptions::new();
-        // Without a reader this fails at once, instead of waiting without a limit.
-        options.write(true).custom_flags(rustix::fs::OFlags::NONBLOCK.bits().cast_signed());
-        eventually("a build at the gate", || options.open(self.path()).ok())
-    }
-}
-
 #[test]
 fn a_file_that_vanishes_while_it_is_built_leaves_what_was_there() {
     let folder = tempfile::tempdir().expect("a folder");
     let gate = Gate::new();
     let source = folder.path().join("slow/source.wasm");
-    let build = format!("cat {} && cp source.wasm built.wasm", gate.path().display());
-    save(
-        &folder.path().join("slow/whit.toml"),
-        format!("[functions.slow]\nbuild = \"{build}\"\ncomponent = \"built.wasm\"\n"),
-    );
+    save(&folder.path().join("slow/whit.toml"), gate.manifest("slow"));
     save(&source, guests::answering("one"));
     save(&folder.path().join("other.wasm"), guests::answering("other one"));
     let dev = Dev::start(WHIT, folder.path());
@@ -144,11 +115,8 @@ fn a_file_that_vanishes_while_it_is_built_leaves_what_was_there() {
     dev.says("revision 1 keeps answering");
     dev.answers("/slow/", 200, "one");
 
-    // That it is gone is a change as well; and then the others have their turn.
-    let building = gate.reached();
-    save(&folder.path().join("other.wasm"), guests::answering("other two"));
-    drop(building);
-    dev.answers("/other/", 200, "other two");
+    // That it is gone is a change as well.
+    drop(gate.reached());
     save(&source, guests::answering("three"));
     drop(gate.reached());
     dev.answers("/slow/", 200, "three");
@@ -159,9 +127,7 @@ fn a_file_that_vanishes_while_it_is_built_leaves_what_was_there() {
 fn a_folder_that_vanishes_while_it_is_built_is_taken_back() {
     let folder = tempfile::tempdir().expect("a folder");
     let gate = Gate::new();
-    let build = format!("cat {} && cp source.wasm built.wasm", gate.path().display());
-    let manifest = format!("[functions.slow]\nbuild = \"{build}\"\ncomponent = \"built.wasm\"\n");
-    save(&folder.path().join("slow/whit.toml"), manifest);
+    save(&folder.path().join("slow/whit.toml"), gate.manifest("slow"));
     save(&folder.path().join("slow/source.wasm"), guests::answering("one"));
     save(&folder.path().join("other.wasm"), guests::answering("other"));
     let dev = Dev::start(WHIT, folder.path());

@@ -3,7 +3,9 @@
 
 use serde_json::{Value, json};
 use tests::health::Health;
-use tests::hostile::{REALLOC, command, command_03, command_doing, http_02, http_03, sleepers};
+use tests::hostile::{
+    REALLOC, answered_03, command, command_03, command_doing, http_02, http_03, sleepers,
+};
 use tests::{Host, Request, guests};
 
 use crate::host;
@@ -236,6 +238,88 @@ fn hoarding_and_waiting_in_03() {
         ),
         case("no-set", &["trapped"], http_03("", "i32.const 1234562", "i32.const 0")),
     ]);
+}
+
+const WAIT: &str = "(call $wait-for (i32.const 0))";
+const END: &str = "(call $end (global.get $body))";
+const READ_SENT: &str = "(drop (call $read-sent (global.get $sent) (i32.const 32)))
+    (call $wait-for (global.get $sent))";
+/// Writes as long as there is room, then waits for some.
+const WRITE: &str = "(loop $again (br_if $again (i32.ne (call $write-some) (i32.const -1))))
+    (call $wait-for (global.get $body))";
+
+/// An answer of 0.3 that has begun, and never ends: its trailers do not come.
+#[test]
+fn trailers_that_never_come() {
+    all_end(&[
+        case("waits", &["timeout"], answered_03(&format!("{END} {WAIT}"), WAIT)),
+        case("spins", &["cpu_limit"], answered_03(&format!("{END} {SPIN}"), WAIT)),
+        case(
+            "yields",
+            // Whichever comes first: a turn is given away each time.
+            &["cpu_limit", "timeout"],
+            answered_03(&format!("{END} (i32.const 1)"), "(i32.const 1)"),
+        ),
+        case(
+            "leaves",
+            &["timeout", "no_response", "trapped"],
+            answered_03(&format!("{END} (i32.const 0)"), WAIT),
+        ),
+        case("no-body", &["timeout"], answered_03(WAIT, WAIT)),
+        case(
+            "drops",
+            &["trapped"],
+            answered_03(&format!("{END} (call $drop-future (global.get $trailers)) {WAIT}"), WAIT),
+        ),
+        case(
+            "lies",
+            &["trapped"],
+            answered_03(
+                &format!(
+                    "{END} (i32.store8 (i32.const 512) (i32.const 9))
+                (drop (call $resolve (global.get $trailers) (i32.const 512))) {WAIT}"
+                ),
+                WAIT,
+            ),
+        ),
+        // Waits to be told that all has been sent, before it ends the body.
+        case("first-you", &["timeout"], answered_03(READ_SENT, WAIT)),
+    ]);
+}
+
+/// What has begun to answer, and goes on when nobody takes it any more: after a
+/// HEAD it may, until its limits; when the client leaves it is over.
+#[test]
+fn answers_that_nobody_takes() {
+    let once = "(drop (call $write-some)) (call $wait-for (global.get $body))";
+    let host = host().start();
+    let health = Health::watch(&host);
+    for (name, outcome, component) in [
+        ("waits", "timeout", answered_03(WAIT, WAIT)),
+        ("writes-once", "timeout", answered_03(once, WAIT)),
+        ("writes-on", "trapped", answered_03(WRITE, WRITE)),
+        ("writes-then-spins", "cpu_limit", answered_03(once, SPIN)),
+        ("never-trailers", "timeout", answered_03(once, &format!("{END} {WAIT}"))),
+    ] {
+        host.admin().deploy_with_spec(name, &component, &limits());
+        let path = format!("/{name}/");
+        for _ in 0..3 {
+            let head = host.call(&Request::new("HEAD", &path));
+            assert_eq!(head.status(), 200, "{name}: {head:?}");
+            let receipt = host.admin().receipt(&head.request_id());
+            assert_eq!(receipt["outcome"], outcome, "{name}: {receipt}");
+        }
+        let leaving = [(); 3].map(|()| {
+            let mut connection = host.connect();
+            connection.send(&Request::get(&path)).expect("send");
+            assert_eq!(connection.head().expect("a head").status, 200, "{name}");
+            connection
+        });
+        drop(leaving);
+        let gone = host.admin().receipts(name, "client_gone", 3);
+        assert!(gone.iter().all(|receipt| receipt["status"] == 200), "{name}: {gone:?}");
+        health.check(&host, name);
+    }
 }
 
 /// N5: answers that are not what they say.

@@ -5,12 +5,12 @@ use std::path::PathBuf;
 
 use tests::guests::repository;
 
-/// Where a test may be: `it::cli::name`, `load::leaks::name`, `whit::a::b::name`.
+/// Where a test may be: `it::cli::name`, `load::leaks::name`, `soak::proxies::name`, `whit::a::b::name`.
 fn places(test: &str) -> Option<(Vec<PathBuf>, &str)> {
     let (module, name) = test.rsplit_once("::")?;
     let (kind, module) = module.split_once("::")?;
     let root = match kind {
-        "it" | "load" => repository().join("tests").join(kind),
+        "it" | "load" | "soak" => repository().join("tests").join(kind),
         "whit" => repository().join("host/src"),
         _ => return None,
     };

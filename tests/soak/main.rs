@@ -5,6 +5,7 @@
 mod crowds;
 #[path = "../load/noisy.rs"]
 mod noisy;
+mod proxies;
 #[path = "../load/restarts.rs"]
 mod restarts;
 
@@ -23,6 +24,8 @@ const FUNCTIONS: u32 = 1000;
 /// Clients that do nothing, and that are slow.
 const IDLE_CLIENTS: usize = 10_000;
 const SLOW_CLIENTS: usize = 2000;
+/// Mutated requests through each proxy.
+const PROXIED_REQUESTS: usize = 50_000;
 /// How long a host that was told to stop may say that it is ready.
 const READY_NO_MORE_MAX: Duration = Duration::from_millis(100);
 

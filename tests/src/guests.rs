@@ -27,6 +27,14 @@ pub fn cgi() -> &'static [u8] {
     GUEST.get_or_init(|| built("cgi-rust"))
 }
 
+/// A wasip1 command that answers which request it has seen: `x-proxy-id` comes back
+/// as `x-witness`, the target in the body.
+#[must_use]
+pub fn witness() -> &'static [u8] {
+    static GUEST: OnceLock<Vec<u8>> = OnceLock::new();
+    GUEST.get_or_init(|| built("witness"))
+}
+
 /// A guest made with `wstd` and an axum router: `wasi:http/incoming-handler@0.2`.
 #[must_use]
 pub fn wstd_axum() -> &'static [u8] {

@@ -111,6 +111,10 @@ pub const REALLOC: &str = "(global.get $free)
 /// back. Both leave what the guest wants next: 0 to exit, 1 to yield.
 #[must_use]
 pub fn http_03(fields: &str, start: &str, callback: &str) -> Vec<u8> {
+    handler_03("", fields, start, callback)
+}
+
+fn handler_03(imports: &str, fields: &str, start: &str, callback: &str) -> Vec<u8> {
     guests::typed_text(
         "p3",
         "service",
@@ -118,6 +122,7 @@ pub fn http_03(fields: &str, start: &str, callback: &str) -> Vec<u8> {
             r#"(module
             (import "$root" "[waitable-set-new]" (func $waitable-set (result i32)))
             (import "wasi:http/types@0.3.0" "[constructor]fields" (func $fields (result i32)))
+            {imports}
             (memory (export "memory") 16)
             {fields}
             (func (export "cabi_realloc") (param i32 i32 i32 i32) (result i32) unreachable)
@@ -127,6 +132,71 @@ pub fn http_03(fields: &str, start: &str, callback: &str) -> Vec<u8> {
                 (param i32 i32 i32) (result i32) {callback}))"#
         ),
     )
+}
+
+/// What a 0.3 response is made of, as core modules import it: name, the name it
+/// has in the guest, parameters and result.
+const RESPONSE_03: [(&str, &str, &str); 8] = [
+    ("[static]response.new", "response", "(param i32 i32 i32 i32 i32)"),
+    ("[stream-new-0][static]response.new", "stream", "(result i64)"),
+    (
+        "[async-lower][stream-write-0][static]response.new",
+        "write",
+        "(param i32 i32 i32) (result i32)",
+    ),
+    ("[stream-drop-writable-0][static]response.new", "end", "(param i32)"),
+    ("[future-new-1][static]response.new", "future", "(result i64)"),
+    (
+        "[async-lower][future-write-1][static]response.new",
+        "resolve",
+        "(param i32 i32) (result i32)",
+    ),
+    ("[future-drop-writable-1][static]response.new", "drop-future", "(param i32)"),
+    (
+        "[async-lower][future-read-2][static]response.new",
+        "read-sent",
+        "(param i32 i32) (result i32)",
+    ),
+];
+
+/// An http 0.3 guest that has answered, with a body and trailers still to come,
+/// when it does `then`; and what it does whenever it is called back. Both have
+/// `$body`, `$trailers` and `$sent`, and leave what the guest wants next.
+#[must_use]
+pub fn answered_03(then: &str, callback: &str) -> Vec<u8> {
+    let imports = RESPONSE_03.map(|(name, own, kind)| {
+        format!("(import \"wasi:http/types@0.3.0\" \"{name}\" (func ${own} {kind}))")
+    });
+    let answer = "(local $both i64)
+        (local.set $both (call $stream))
+        (global.set $body (call $writer (local.get $both)))
+        (i32.store (i32.const 8) (i32.wrap_i64 (local.get $both)))
+        (local.set $both (call $future))
+        (global.set $trailers (call $writer (local.get $both)))
+        (call $response (call $fields) (i32.const 1) (i32.load (i32.const 8))
+            (i32.wrap_i64 (local.get $both)) (i32.const 16))
+        (global.set $sent (i32.load (i32.const 20)))
+        (call $return (i32.const 0) (i32.load (i32.const 16)) (i32.const 0) (i64.const 0)
+            (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0))";
+    let fields = r#"(global $body (mut i32) (i32.const 0))
+        (global $trailers (mut i32) (i32.const 0))
+        (global $sent (mut i32) (i32.const 0))
+        (func $writer (param i64) (result i32)
+            (i32.wrap_i64 (i64.shr_u (local.get 0) (i64.const 32))))
+        (func $wait-for (param $what i32) (result i32) (local $set i32)
+            (local.set $set (call $waitable-set))
+            (if (local.get $what) (then (call $join (local.get $what) (local.get $set))))
+            (i32.or (i32.const 2) (i32.shl (local.get $set) (i32.const 4))))
+        (func $write-some (result i32)
+            (call $write (global.get $body) (i32.const 65536) (i32.const 65536)))"#;
+    let imports = format!(
+        r#"{}
+        (import "$root" "[waitable-join]" (func $join (param i32 i32)))
+        (import "[export]wasi:http/handler@0.3.0" "[task-return]handle"
+            (func $return (param i32 i32 i32 i64 i32 i32 i32 i32)))"#,
+        imports.concat()
+    );
+    handler_03(&imports, fields, &format!("{answer} {then}"), callback)
 }
 
 /// A 0.3 command that calls so many instances besides its own, each of which waits

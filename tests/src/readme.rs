@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 
 use crate::host::Host;
-use crate::http::Request;
+use crate::http::{Connection, Request};
 
 /// Tries every `curl` line of the README in `folder`; how many there were.
 ///
@@ -17,7 +17,7 @@ pub fn follow(folder: &Path, host: &Host) -> usize {
     let mut tried = 0;
     for (line, expected) in shown(&readme) {
         let Some(curl) = Curl::parse(&line, folder) else { continue };
-        let printed = curl.run(host);
+        let printed = curl.run(host.address());
         assert_eq!(printed.trim_end(), expected.trim_end(), "{}: {line}", folder.display());
         tried += 1;
     }
@@ -25,7 +25,8 @@ pub fn follow(folder: &Path, host: &Host) -> usize {
 }
 
 /// The commands of a README's console blocks, each with what it prints.
-fn shown(readme: &str) -> Vec<(String, String)> {
+#[must_use]
+pub fn shown(readme: &str) -> Vec<(String, String)> {
     let mut commands: Vec<(String, String)> = Vec::new();
     let mut inside = false;
     for line in readme.lines() {
@@ -33,16 +34,19 @@ fn shown(readme: &str) -> Vec<(String, String)> {
             inside = line == "```console";
         } else if let Some(command) = line.strip_prefix("$ ").filter(|_| inside) {
             commands.push((command.to_owned(), String::new()));
-        } else if let Some((_, output)) = commands.last_mut().filter(|_| inside) {
-            output.push_str(line);
-            output.push('\n');
+        } else if let Some((command, output)) = commands.last_mut().filter(|_| inside) {
+            match command.strip_suffix('\\') {
+                Some(first) => *command = first.to_owned() + line.trim_start(),
+                None => output.extend([line, "\n"]),
+            }
         }
     }
     commands
 }
 
 /// A curl command, as far as READMEs use it.
-struct Curl {
+#[derive(Debug)]
+pub struct Curl {
     request: Request,
     /// Whether the body goes to a file.
     to_file: bool,
@@ -51,7 +55,13 @@ struct Curl {
 }
 
 impl Curl {
-    fn parse(line: &str, folder: &Path) -> Option<Self> {
+    /// Takes a line apart, if it is such a command. Files are in `folder`.
+    ///
+    /// # Panics
+    /// When it is one that is not known here.
+    #[must_use]
+    #[track_caller]
+    pub fn parse(line: &str, folder: &Path) -> Option<Self> {
         let mut words = split(line).into_iter();
         if words.next()? != "curl" {
             return None;
@@ -94,9 +104,14 @@ impl Curl {
         Some(Self { request, to_file, write_out })
     }
 
-    /// What the command prints.
-    fn run(&self, host: &Host) -> String {
-        let answer = host.call(&self.request);
+    /// What the command prints, with the host at `address`.
+    ///
+    /// # Panics
+    /// When the answer is not complete.
+    #[must_use]
+    #[track_caller]
+    pub fn run(&self, address: &str) -> String {
+        let answer = Connection::open(address).call(&self.request);
         assert!(answer.complete, "{}", self.request.path);
         let written = self
             .write_out

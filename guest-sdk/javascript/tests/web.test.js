@@ -145,6 +145,24 @@ test("bodies stream", async () => {
   assert.equal(await new http.Response((async function* () { yield "a"; yield "b"; })()).text(), "ab");
 });
 
+test("a stream that is cancelled in the midst of a read ends it", async () => {
+  let [returned, come] = [false, undefined];
+  const source = {
+    next: () => new Promise((resolve) => (come = resolve)),
+    return: async () => (returned = true),
+    [Symbol.asyncIterator]() { return this; },
+  };
+  const stream = ReadableStream.from(source);
+  const reader = stream.getReader();
+  const next = reader.read();
+  await new Promise((resolve) => setTimeout(resolve, 1));
+  await reader.cancel();
+  assert.deepEqual([await next, returned], [{ value: undefined, done: true }, true]);
+  // What comes all the same is nobody's.
+  come({ value: "late", done: false });
+  assert.deepEqual(await reader.read(), { value: undefined, done: true });
+});
+
 test("an abort is heard once", () => {
   const controller = new AbortController();
   let heard = 0;
@@ -184,6 +202,18 @@ test("fetch sends a request and gives its response", async () => {
   await fetch(new http.Request("https://a/", { method: "PUT", body: "x" }));
   assert.equal(asked[1], "PUT https://a/ content-type,text/plain;charset=UTF-8 x");
   assert.equal((await served(() => ({ status: 204 })).fetch("http://a/")).body, null);
+});
+
+test("a body that nobody is to read is given back", async () => {
+  const answers = { "http://a/1": [302, "/2"], "http://a/2": [204, ""] };
+  const returned = [];
+  const fetch = fetchBy(async ({ url: { href } }) => {
+    const [status, location] = answers[href];
+    const body = { return: async () => returned.push(href), [Symbol.asyncIterator]() { return this; } };
+    return { status, headers: location ? [["location", location]] : [], body };
+  });
+  assert.equal((await fetch("http://a/1")).body, null);
+  assert.deepEqual(returned, ["http://a/1", "http://a/2"]);
 });
 
 test("redirections are followed, but not everywhere with everything", async () => {

@@ -35,6 +35,8 @@ export function fetchBy(send) {
       if (location === null || request.redirect === "manual") {
         return respond(answer, received, url, redirects > 0);
       }
+      // What it says besides is not wanted.
+      await answer.body.return?.();
       if (request.redirect === "error") throw new TypeError(`fetch failed: ${url.href} is redirected`);
       if (redirects === REDIRECTS_MAX) throw new TypeError(`fetch failed: more than ${REDIRECTS_MAX} redirections`);
       const next = new URL(location, url.href);
@@ -52,7 +54,9 @@ export function fetchBy(send) {
 }
 
 function respond({ status, body }, headers, url, redirected) {
-  const response = new Response(BODYLESS.includes(status) ? null : body, { status, headers });
+  const isBodyless = BODYLESS.includes(status);
+  if (isBodyless) body.return?.();
+  const response = new Response(isBodyless ? null : body, { status, headers });
   response.url = url.href;
   response.redirected = redirected;
   return response;

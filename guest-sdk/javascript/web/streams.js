@@ -46,13 +46,18 @@ export class ReadableStream {
 
   static from(iterable) {
     const iterator = (iterable[Symbol.asyncIterator] ?? iterable[Symbol.iterator]).call(iterable);
+    let cancelled = false;
     return new ReadableStream({
       async pull(controller) {
         const { value, done } = await iterator.next();
+        if (cancelled) return;
         if (done) controller.close();
         else controller.enqueue(value);
       },
-      cancel: (reason) => iterator.return?.(reason),
+      cancel: (reason) => {
+        cancelled = true;
+        return iterator.return?.(reason);
+      },
     });
   }
 
@@ -96,6 +101,7 @@ export class ReadableStream {
     if (this.#state === "readable") {
       this.#state = "closed";
       this.#queue = [];
+      for (const { resolve } of this.#waiting.splice(0)) resolve({ value: undefined, done: true });
       await this.#source.cancel?.(reason);
     }
   }

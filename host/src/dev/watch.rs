@@ -3,19 +3,22 @@
 use std::ffi::OsStr;
 use std::fs;
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use notify::event::{EventKind, ModifyKind};
 use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
 use tokio::sync::mpsc::{Receiver, Sender, channel};
-use tokio::time::{Instant, sleep_until, timeout_at};
+use tokio::time::{Instant, timeout_at};
 
 /// How long it must be quiet before a change counts as complete: editors write
 /// a file in several steps, version control many files one after another.
 const QUIET: Duration = Duration::from_millis(60);
 /// Longest wait for quiet.
 const QUIET_WAIT_MAX: Duration = Duration::from_secs(3);
+/// How far the time that a file system notes may be behind the clock.
+const FILE_TIME_STEP_MAX: Duration = Duration::from_millis(20);
 /// Events that may wait; more are not needed, they only say "look again".
 const EVENTS_MAX: usize = 1024;
 
@@ -39,6 +42,21 @@ pub struct Watcher {
     changes: Receiver<PathBuf>,
     /// What is watched: the folder, and files and folders elsewhere.
     roots: Vec<PathBuf>,
+    /// Something has changed, and may not be complete.
+    settling: Option<Settling>,
+}
+
+/// When changes count as complete.
+#[derive(Debug, Clone, Copy)]
+struct Settling {
+    quiet_at: Instant,
+    latest: Instant,
+}
+
+impl Settling {
+    fn end(self) -> Instant {
+        self.quiet_at.min(self.latest)
+    }
 }
 
 impl Watcher {
@@ -49,7 +67,7 @@ impl Watcher {
     pub fn new(root: &Path) -> notify::Result<Self> {
         let (sender, changes) = channel(EVENTS_MAX);
         let notify = notify::recommended_watcher(move |event| forward(event, &sender))?;
-        let mut watcher = Self { notify, changes, roots: vec![root.to_owned()] };
+        let mut watcher = Self { notify, changes, roots: vec![root.to_owned()], settling: None };
         watcher.watch_tree(root)?;
         Ok(watcher)
     }
@@ -91,33 +109,28 @@ impl Watcher {
     }
 
     /// Waits for a change, then until it is quiet again. Folders that are new
-    /// by then are watched too.
+    /// by then are watched too. Whoever stops waiting, and waits again later,
+    /// has missed nothing.
     pub async fn changed(&mut self) {
         loop {
-            // The sender lives in the watcher that we hold: never closed.
-            let Some(path) = self.changes.recv().await else {
-                return std::future::pending().await;
+            let path = match self.settling {
+                Some(settling) if Instant::now() >= settling.end() => None,
+                Some(settling) => timeout_at(settling.end(), self.changes.recv()).await.ok(),
+                None => Some(self.changes.recv().await),
             };
-            if self.is_relevant(&path) {
-                self.follow_new(&path);
-                return self.settle().await;
-            }
-        }
-    }
-
-    async fn settle(&mut self) {
-        let latest = Instant::now() + QUIET_WAIT_MAX;
-        let mut quiet_at = Instant::now() + QUIET;
-        while let Ok(Some(path)) = timeout_at(quiet_at.min(latest), self.changes.recv()).await {
-            if self.is_relevant(&path) {
-                self.follow_new(&path);
-                quiet_at = Instant::now() + QUIET;
-            }
-            if Instant::now() >= latest {
+            let Some(path) = path else {
+                self.settling = None;
                 return;
+            };
+            // The sender lives in the watcher that we hold: never closed.
+            let Some(path) = path else { return std::future::pending().await };
+            if self.is_relevant(&path) {
+                self.follow_new(&path);
+                let now = Instant::now();
+                let latest = self.settling.map_or(now + QUIET_WAIT_MAX, |since| since.latest);
+                self.settling = Some(Settling { quiet_at: now + QUIET, latest });
             }
         }
-        sleep_until(quiet_at.min(latest)).await;
     }
 
     fn is_relevant(&self, path: &Path) -> bool {
@@ -198,8 +211,28 @@ fn add_to_fingerprint(
     Ok(())
 }
 
+/// Whether a source file at `path`, a file or folder, has been written, made or
+/// moved there since `moment`, or hardly before. One that can not be read has not.
+#[must_use]
+pub fn has_changed_since(path: &Path, moment: SystemTime) -> bool {
+    let Ok(metadata) = fs::metadata(path) else { return false };
+    let nanoseconds = u32::try_from(metadata.ctime_nsec()).unwrap_or(0);
+    let changed = Duration::new(metadata.ctime().unsigned_abs(), nanoseconds);
+    if SystemTime::UNIX_EPOCH + changed + FILE_TIME_STEP_MAX >= moment {
+        return true;
+    }
+    let is_source = |entry: &fs::DirEntry| {
+        let is_link = entry.file_type().is_ok_and(|kind| kind.is_symlink());
+        !is_link && !is_ignored_name(&entry.file_name())
+    };
+    let entries = fs::read_dir(path).into_iter().flatten().flatten();
+    entries.filter(is_source).any(|entry| has_changed_since(&entry.path(), moment))
+}
+
 #[cfg(test)]
 mod tests {
+    use std::pin::pin;
+
     use super::*;
 
     #[test]
@@ -223,6 +256,45 @@ mod tests {
         assert_eq!(fingerprint(folder.path()).unwrap(), first);
         write("src/b.rs", "");
         assert_ne!(fingerprint(folder.path()).unwrap(), first);
+    }
+
+    #[test]
+    fn what_was_written_or_moved_since_a_moment_is_found() {
+        let folder = tempfile::tempdir().unwrap();
+        let place = |name: &str| folder.path().join(name);
+        fs::create_dir_all(place("package/target")).unwrap();
+        fs::create_dir_all(place("package/src")).unwrap();
+        fs::write(place("package/src/lib.rs"), "1").unwrap();
+        fs::write(place("one.h"), "1").unwrap();
+        fs::write(place("old.h"), "1").unwrap();
+        let soon = SystemTime::now() + 2 * FILE_TIME_STEP_MAX;
+        while SystemTime::now() < soon {
+            std::thread::yield_now();
+        }
+        let began = SystemTime::now();
+        let changed = |name: &str| has_changed_since(&place(name), began);
+        fs::write(place("package/target/x"), "1").unwrap();
+        assert!(!changed("one.h") && !changed("package") && !changed("gone"));
+        fs::write(place("package/src/lib.rs"), "2").unwrap();
+        assert!(!changed("one.h") && changed("package"));
+        fs::rename(place("old.h"), place("one.h")).unwrap();
+        assert!(changed("one.h"));
+    }
+
+    #[tokio::test]
+    async fn who_stops_waiting_in_the_midst_of_a_change_is_told_later() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().canonicalize().unwrap();
+        let mut watcher = Watcher::new(&root).unwrap();
+        fs::write(root.join("a.py"), "1").unwrap();
+        while watcher.settling.is_none() {
+            // On a busy machine, it may be quiet again between two looks.
+            if futures::poll!(pin!(watcher.changed())).is_ready() {
+                return;
+            }
+            tokio::task::yield_now().await;
+        }
+        tokio::time::timeout(Duration::from_secs(20), watcher.changed()).await.unwrap();
     }
 
     #[tokio::test]
