@@ -56,6 +56,9 @@ function startTimer(call, milliseconds, repeat, values) {
 
 const clear = (id) => void timers.delete(id);
 
+/** Whether something is still to come. */
+export const hasTimers = () => timers.size > 0;
+
 function bytes(count) {
   const given = random.getRandomBytes(count);
   return given instanceof Uint8Array ? given : new Uint8Array(given);

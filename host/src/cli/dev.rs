@@ -57,7 +57,7 @@ struct Ready {
 }
 
 pub(super) async fn run(args: DevArgs, global: &Global) -> anyhow::Result<ExitCode> {
-    let project = find(&args)?;
+    let project = project::find(&args.selection)?;
     if args.install {
         tokio::select! {
             () = builder::install_missing(&project.units, global.json) => {}
@@ -79,10 +79,6 @@ pub(super) async fn run(args: DevArgs, global: &Global) -> anyhow::Result<ExitCo
     };
     host.stop().await?;
     worked.map(|()| ExitCode::SUCCESS)
-}
-
-fn find(args: &DevArgs) -> anyhow::Result<Project> {
-    Ok(Project { quick: true, ..project::find(&args.selection)? })
 }
 
 /// Ctrl-C, or a polite kill.
@@ -218,7 +214,7 @@ impl<'a> Session<'a> {
         session.summary(&project)?;
         loop {
             session.watcher.changed().await;
-            match find(args) {
+            match project::find(&args.selection) {
                 Ok(project) => session.update(&project).await?,
                 // Half-written manifests are part of editing.
                 Err(error) => session.failed(None, &error)?,
