@@ -14,7 +14,7 @@
 
 import { cpSync, existsSync, mkdirSync, readFileSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import { createRequire, isBuiltin } from "node:module";
-import { dirname, join, relative, resolve } from "node:path";
+import { basename, dirname, join, relative, resolve } from "node:path";
 import { fileURLToPath, pathToFileURL } from "node:url";
 import { parseArgs } from "node:util";
 
@@ -59,7 +59,8 @@ const COMMANDS = {
       plugins: [given()],
       transform: { define: { "import.meta": "$whit.meta" } },
     });
-    return `(async ($whit) => { "use strict";\n${code}\n})`;
+    // Above each file's part the bundler puts its name, but not if there is one only.
+    return `(async ($whit) => { "use strict";\n// ${basename(options.entry)}\n${code}\n})`;
   },
 
   async template({ tools, work }) {

@@ -64,7 +64,7 @@ function placed(stack, bundle) {
   const file = (line) => lines.slice(0, line).findLast((text) => /^\/\/ [^\0]+$/.test(text))?.slice(3);
   const frames = stack.split("\n").filter((frame) => frame !== "" && !frame.includes("componentize-qjs:"));
   return frames
-    .map((frame) => frame.replace(/<input>:(\d+)(:\d+)?/, (_, line) => `${file(line) ?? "the bundle"}, line ${line} of bundle.js`))
+    .map((frame) => frame.replace(/<input>:(\d+)(:\d+)?/, (_, line) => `${file(line)}, line ${line} of bundle.js`))
     .join("\n");
 }
 

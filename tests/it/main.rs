@@ -24,6 +24,7 @@ mod languages;
 mod limits;
 mod logs_and_receipts;
 mod properties;
+mod quickjs;
 mod recursion;
 mod revisions;
 mod routing;

@@ -33,10 +33,10 @@ const MEMORY_BYTES_MAX: usize = 512 << 20;
 /// Most that is passed between interpreter and host, in bytes: the bundle, and at
 /// the end all of its memory.
 const HOSTCALL_BYTES_MAX: usize = 1 << 30;
-/// Wasm stack, in bytes: generous, since unoptimised code needs more of it.
-const WASM_STACK_BYTES: usize = 4 << 20;
+/// Wasm stack, in bytes: twice that of a request, since unoptimised code needs more.
+const WASM_STACK_BYTES: usize = 1 << 20;
 /// The whole stack, in bytes.
-const STACK_BYTES: usize = 6 << 20;
+const STACK_BYTES: usize = 3 << 20;
 /// Pause between two looks at the clock.
 const TICK: Duration = Duration::from_millis(50);
 /// Most that is kept of what the interpreter itself complains of, in bytes.
@@ -390,5 +390,107 @@ impl ComponentInstanceState for InterpreterState<'_> {
 
     async fn call_func_ret_f64(&mut self, interface: &str, function: &str) -> u64 {
         self.call(interface, function).await.map_or(0, f64::to_bits)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As the toolchain makes them: an interpreter, what stands in for an import of
+    /// its own, and both put together. This interpreter complains of bundles that
+    /// begin with `!`, traps at `?`, never ends at `@`, and keeps the first byte of
+    /// all others for `first`.
+    const TEMPLATE: &str = r#"(component
+        (component $interpreter
+            (import "wasi:http/absent@0.3.0" (instance (export "call" (func))))
+            (core module $code
+                (memory (export "memory") 1)
+                (global $free (mut i32) (i32.const 1024))
+                (data (i32.const 16) "no!")
+                (func (export "realloc") (param i32 i32 i32 i32) (result i32)
+                    (global.get $free)
+                    (global.set $free (i32.add (global.get $free) (local.get 3))))
+                (func (export "load") (param $bundle i32) (param i32) (result i32)
+                    (local $first i32)
+                    (local.set $first (i32.load8_u (local.get $bundle)))
+                    (if (i32.eq (local.get $first) (i32.const 33)) (then
+                        (i32.store (i32.const 32) (i32.const 1))
+                        (i32.store (i32.const 36) (i32.const 16))
+                        (i32.store (i32.const 40) (i32.const 3))))
+                    (if (i32.eq (local.get $first) (i32.const 63)) (then unreachable))
+                    (if (i32.eq (local.get $first) (i32.const 64)) (then (loop (br 0))))
+                    (i32.store8 (i32.const 8) (local.get $first))
+                    (i32.const 32))
+                (func (export "first") (result i32) (i32.load8_u (i32.const 8))))
+            (core instance $run (instantiate $code))
+            (func (export "load") (param "bundle" string) (result (option string))
+                (canon lift (core func $run "load")
+                    (memory $run "memory") (realloc (func $run "realloc"))))
+            (func (export "first") (result u32) (canon lift (core func $run "first"))))
+        (component $stand-in
+            (core module $code (func (export "call") unreachable))
+            (core instance $run (instantiate $code))
+            (func $call (canon lift (core func $run "call")))
+            (instance $absent (export "call" (func $call)))
+            (export "absent" (instance $absent)))
+        (instance $stands-in (instantiate $stand-in))
+        (instance $runs (instantiate $interpreter
+            (with "wasi:http/absent@0.3.0" (instance $stands-in "absent"))))
+        (export "load" (func $runs "load"))
+        (export "first" (func $runs "first")))"#;
+
+    fn template() -> Arc<Template> {
+        Template::new(wat::parse_str(TEMPLATE).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn a_function_begins_where_its_top_level_ended() {
+        let function = template().evaluate("abc").unwrap();
+        let engine = Engine::default();
+        let component = Component::new(&engine, function).unwrap();
+        let component_type = component.component_type();
+        let exports: Vec<&str> = component_type.exports(&engine).map(|(name, _)| name).collect();
+        assert_eq!(exports, ["first"]);
+        let mut store = Store::new(&engine, ());
+        let instance = Linker::new(&engine).instantiate(&mut store, &component).unwrap();
+        let first = instance.get_typed_func::<(), (u32,)>(&mut store, "first").unwrap();
+        assert_eq!(first.call(&mut store, ()).unwrap(), (97,));
+        // The template has not changed, and is not compiled again.
+        assert!(template().evaluate("b").is_ok());
+        assert!(Arc::ptr_eq(&template(), &template()));
+    }
+
+    #[test]
+    fn what_the_top_level_does_wrong_is_told_apart() {
+        let failed = |bundle| template().evaluate(bundle).unwrap_err();
+        assert!(matches!(failed("!"), SnapshotError::Thrown { what } if what == "no!"));
+        let trapped = failed("?");
+        assert!(matches!(trapped, SnapshotError::TopLevel { .. }), "{trapped}");
+        assert!(trapped.to_string().contains("unreachable"), "{trapped}");
+        // One that never ends holds up no other, and ends.
+        std::thread::scope(|scope| {
+            let endless = scope.spawn(|| failed("@"));
+            assert!(template().evaluate("abc").is_ok());
+            assert!(matches!(endless.join().unwrap(), SnapshotError::Endless));
+        });
+    }
+
+    #[test]
+    fn what_is_no_template_is_refused() {
+        let two = TEMPLATE.replace(r#"(export "first" (func $runs "first"))"#, "");
+        let without = TEMPLATE.replace(r#"(export "load" (func $runs "load"))"#, "");
+        let parsed = |text: &str| wat::parse_str(text).unwrap();
+        for (component, is_template) in [
+            (parsed(&two), true),
+            (parsed(&without), false),
+            (parsed("(component)"), false),
+            (parsed("(module)"), false),
+            (b"nonsense".to_vec(), false),
+            (parsed(TEMPLATE).split_off(20), false),
+        ] {
+            let template = Template::new(component);
+            assert_eq!(template.is_ok(), is_template, "{:?}", template.err());
+        }
     }
 }
