@@ -1,16 +1,20 @@
-// Makes a component of a module with a `fetch` handler:
+// The part of a JavaScript build that runs on Node.js:
 //
-//   node build.mjs --entry FILE --component FILE --work FOLDER --tools FOLDER
-//     [--engine quickjs|starlingmonkey] [--modules FOLDER] [--quick]
+//   node build.mjs bundle --entry FILE --output FILE --work FOLDER --tools FOLDER [--modules FOLDER]
+//   node build.mjs template --output FILE --work FOLDER --tools FOLDER
+//   node build.mjs component --entry FILE --output FILE --work FOLDER --tools FOLDER [--modules FOLDER]
+//
+// For QuickJS, `bundle` makes one text of a module with a handler and all that it
+// imports, and `template` the component that the host's build then evaluates it
+// in. For StarlingMonkey, `component` does all.
 //
 // --tools has node_modules with rolldown and the engines; --modules is a
-// node_modules folder to look in besides those above the entry; --quick takes a
-// QuickJS that is smaller, which makes the build quicker and the function slower. The WIT of WASI
+// node_modules folder to look in besides those above the entry. The WIT of WASI
 // 0.2 and 0.3 is expected in wit-0.2/ and wit-0.3/ beside this file.
 
-import { copyFileSync, cpSync, existsSync, mkdirSync, readFileSync, readdirSync, rmSync, writeFileSync } from "node:fs";
+import { cpSync, existsSync, mkdirSync, readFileSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import { createRequire, isBuiltin } from "node:module";
-import { dirname, join, relative, resolve } from "node:path";
+import { basename, dirname, join, relative, resolve } from "node:path";
 import { fileURLToPath, pathToFileURL } from "node:url";
 import { parseArgs } from "node:util";
 
@@ -23,62 +27,76 @@ const ENGINE_WASI_VERSION = "0.2.10";
 // QuickJS brings imports of 0.2.12 of its own, and no two may have one name.
 const RENAMED_WASI_VERSION = "0.2.10";
 
+const WASI = /^was[ij]:/;
+
+/** As in quickjs.js. */
+const GIVEN = [
+  "wasi:cli/environment@0.3.0",
+  "wasi:clocks/monotonic-clock@0.3.0",
+  "wasi:http/types@0.3.0",
+  "wasi:random/random@0.3.0",
+];
+
 async function main() {
-  const { values } = parseArgs({
+  const { values, positionals } = parseArgs({
+    allowPositionals: true,
     options: {
       entry: { type: "string" },
-      component: { type: "string" },
+      output: { type: "string" },
       work: { type: "string" },
       tools: { type: "string" },
-      engine: { type: "string", default: "quickjs" },
       modules: { type: "string" },
-      quick: { type: "boolean", default: false },
     },
   });
-  const tools = resolve(values.tools);
-  const work = resolve(values.work);
-  const engine = ENGINES[values.engine];
-  const { rolldown } = await load(tools, "rolldown");
-  const code = await bundle(rolldown, engine.adapter, resolve(values.entry), values.modules, join(work, "inputs.txt"));
-
-  // The same program on the same engine is the same component: not made again,
-  // which is quicker, and no new revision for a host.
-  const bundlePath = join(work, "bundle.js");
-  const kept = join(work, "built.wasm");
-  const mark = `// ${values.engine}${values.quick ? ", quick" : ""}, ${statSignature(tools)}\n`;
-  if (!existsSync(kept) || readIfThere(bundlePath) !== mark + code) {
-    rmSync(kept, { force: true });
-    writeFileSync(bundlePath, mark + code);
-    writeFileSync(kept, await engine.componentize(tools, bundlePath, work, values.quick));
-  }
-  copyFileSync(kept, values.component);
+  const options = { ...values, tools: resolve(values.tools), work: resolve(values.work) };
+  writeFileSync(values.output, await COMMANDS[positionals[0]](options));
 }
 
-const ENGINES = {
-  starlingmonkey: {
-    adapter: "adapter.js",
-    async componentize(tools, bundlePath, work) {
+const COMMANDS = {
+  /** A function expression, whose parameter is what `quickjs.js` gives it. */
+  async bundle(options) {
+    const code = await bundle(options, "quickjs-function.js", {
+      plugins: [given()],
+      transform: { define: { "import.meta": "$whit.meta" } },
+    });
+    // Above each file's part the bundler puts its name, but not if there is one only.
+    return `(async ($whit) => { "use strict";\n// ${basename(options.entry)}\n${code}\n})`;
+  },
+
+  async template({ tools, work }) {
+    const { rolldown } = await load(tools, "rolldown");
+    const build = await rolldown({ input: join(here, "quickjs.js"), platform: "neutral", external: WASI });
+    const { output } = await build.generate({ format: "esm", codeSplitting: false });
+    await build.close();
+    const { componentize } = createRequire(join(tools, "node_modules/"))("componentize-qjs");
+    const { component } = await componentize({
+      witPath: writeQuickjsWit(join(work, "wit-quickjs")),
+      jsSource: output[0].code,
+      world: "function",
+    });
+    return nameImports(component);
+  },
+
+  async component(options) {
+    const { tools, work } = options;
+    const code = await bundle(options, "adapter.js", { external: WASI });
+    // The same program on the same engine is the same component: not made again,
+    // which is quicker, and no new revision for a host.
+    const bundlePath = join(work, "bundle.js");
+    const kept = join(work, "built.wasm");
+    const mark = `// starlingmonkey, ${statSignature(tools)}\n`;
+    if (!existsSync(kept) || readIfThere(bundlePath) !== mark + code) {
+      rmSync(kept, { force: true });
+      writeFileSync(bundlePath, mark + code);
       const { componentize } = await load(tools, "@bytecodealliance/componentize-js");
       const { component } = await componentize({
         sourcePath: bundlePath,
         witPath: writeWit(join(work, "wit")),
         worldName: "function",
       });
-      return component;
-    },
-  },
-  quickjs: {
-    adapter: "quickjs.js",
-    async componentize(tools, bundlePath, work, quick) {
-      const { componentize } = createRequire(join(tools, "node_modules/"))("componentize-qjs");
-      const { component } = await componentize({
-        witPath: writeQuickjsWit(join(work, "wit-quickjs")),
-        jsSource: readFileSync(bundlePath, "utf8"),
-        world: "function",
-        optSize: quick,
-      });
-      return nameImports(component);
-    },
+      writeFileSync(kept, component);
+    }
+    return readFileSync(kept);
   },
 };
 
@@ -100,18 +118,20 @@ function load(tools, name) {
 }
 
 /** One ES module of the adapter, the function and all that it imports. */
-async function bundle(rolldown, adapter, entry, modules, inputsPath) {
+async function bundle({ tools, entry, modules, work }, adapter, { plugins = [], ...further }) {
+  const { rolldown } = await load(tools, "rolldown");
+  const folder = dirname(resolve(entry));
   const unresolved = [];
   const inputs = new Set();
-  const refused = new Refused(dirname(entry));
+  const refused = new Refused(folder);
   const build = await rolldown({
     input: join(here, adapter),
-    cwd: dirname(entry),
-    plugins: [refused.plugin(), reader(inputs)],
+    cwd: folder,
+    plugins: [refused.plugin(), reader(inputs), ...plugins],
     platform: "neutral",
-    external: /^was[ij]:/,
+    ...further,
     resolve: {
-      alias: { "whit:function": entry },
+      alias: { "whit:function": resolve(entry) },
       mainFields: ["module", "main"],
       conditionNames: ["workerd", "worker", "import", "default"],
       modules: ["node_modules", ...(modules ? [resolve(modules)] : [])],
@@ -134,7 +154,7 @@ async function bundle(rolldown, adapter, entry, modules, inputsPath) {
     return output[0].code;
   } finally {
     // A file with a mistake in it is one to watch, too.
-    writeFileSync(inputsPath, [...inputs].join("\n"));
+    writeFileSync(join(work, "inputs.txt"), [...inputs].join("\n"));
     await build.close();
   }
 }
@@ -142,8 +162,25 @@ async function bundle(rolldown, adapter, entry, modules, inputsPath) {
 /** Notes the files that are read, but for those of packages and the adapter. */
 function reader(inputs) {
   const filter = { id: { exclude: /[\\/]node_modules[\\/]/ } };
-  const note = (id) => void (id.startsWith(here) || inputs.add(id));
+  const note = (id) => void (id.startsWith(here) || id.startsWith("\0") || inputs.add(id));
   return { name: "reader", load: { filter, handler: note } };
+}
+
+/** A bundle that is evaluated has no imports: those of the host are given to it. */
+function given() {
+  const prefix = "\0given:";
+  return {
+    name: "given",
+    resolveId: { filter: { id: WASI }, handler: (source) => prefix + source },
+    load: {
+      filter: { id: new RegExp(`^${prefix}`) },
+      handler(id) {
+        const name = id.slice(prefix.length);
+        if (!GIVEN.includes(name)) throw new Error(`${name} is not there for functions on QuickJS`);
+        return `module.exports = $whit.imports[${JSON.stringify(name)}];`;
+      },
+    },
+  };
 }
 
 /** Finds what can not run in a component: native code, and Node.js itself. */

@@ -6,7 +6,7 @@ import environment from "wasi:cli/environment@0.3.0";
 import random from "wasi:random/random@0.3.0";
 import stderr from "wasj:cli/stderr@0.2.10";
 import { fetch } from "./quickjs-fetch.js";
-import { lazyEnvironment } from "./runtime.js";
+import { lazyEnvironment, randomBy } from "./runtime.js";
 import { AbortController, AbortSignal, DOMError, Event, EventTarget } from "./web/events.js";
 import { format } from "./web/format.js";
 import { Headers, Request, Response } from "./web/http.js";
@@ -16,9 +16,14 @@ import { URL, URLSearchParams } from "./web/url.js";
 
 let started = false;
 
+let draw = Math.random;
+// In place from the start: a module may keep it at its top level.
+Math.random = () => draw();
+
 /** Called when a request is there: from now on the host answers imports. */
 export function begin() {
   started = true;
+  draw = randomBy(() => new Uint32Array(bytes(16).slice().buffer));
 }
 
 /** The function's variables and secrets. */
@@ -55,6 +60,9 @@ function startTimer(call, milliseconds, repeat, values) {
 }
 
 const clear = (id) => void timers.delete(id);
+
+/** Whether something is still to come. */
+export const hasTimers = () => timers.size > 0;
 
 function bytes(count) {
   const given = random.getRandomBytes(count);

@@ -96,3 +96,26 @@ export function lazyEnvironment(read, ready) {
     getOwnPropertyDescriptor: (_, name) => Object.getOwnPropertyDescriptor(variables(), name),
   });
 }
+
+/**
+ * `Math.random` for one request. An engine's own goes on from where it was when
+ * the component was built, and so begins with the same numbers in each. `seed()`
+ * gives four numbers of 32 bits; it is asked when the first number is wanted.
+ */
+export function randomBy(seed) {
+  let state;
+  // sfc32, of Chris Doty-Humphrey's PractRand.
+  const next = () => {
+    let [a, b, c, count] = state;
+    const sum = (a + b + count) | 0;
+    state = [b ^ (b >>> 9), (c + (c << 3)) | 0, (((c << 21) | (c >>> 11)) + sum) | 0, (count + 1) | 0];
+    return sum >>> 0;
+  };
+  return () => {
+    if (state === undefined) {
+      state = seed();
+      for (let round = 0; round < 12; round++) next();
+    }
+    return (next() * 2 ** 21 + (next() >>> 11)) / 2 ** 53;
+  };
+}

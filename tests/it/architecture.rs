@@ -14,9 +14,9 @@ const FUNCTION_LINES_MAX: usize = 80;
 /// Modules by layer: one may use its own layer and those below it.
 const LAYERS: [&[&str]; 8] = [
     &["model"],
-    &["telemetry", "dev", "sandbox"],
+    &["telemetry", "sandbox"],
     &["engine", "capabilities", "router", "storage"],
-    &["invoke", "registry", "config"],
+    &["invoke", "registry", "config", "dev"],
     &["http_error"],
     &["ingress", "admin", "triggers", "cluster", "shutdown"],
     &["server"],
@@ -26,7 +26,7 @@ const LAYERS: [&[&str]; 8] = [
 /// What only some modules may know; a module is a file or folder of `host/src`.
 const RESERVED: [(&[&str], &[&str]); 7] = [
     (&["wasmtime::", "wasmtime_wasi"], &["engine", "capabilities"]),
-    (&["wit_component::", "wasmparser::"], &["engine"]),
+    (&["wit_component::", "wasmparser::", "wasm_encoder::", "wasmtime_wizer"], &["engine"]),
     (&["axum::"], &["admin", "http_error", "server"]),
     (&["hyper::", "hyper_util::"], &["ingress", "capabilities"]),
     (&["rusqlite::"], &["storage"]),

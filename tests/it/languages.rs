@@ -1,6 +1,7 @@
 //! Every language, from an empty folder to a URL, through the command line:
 //! `new`, `build`, `deploy`, a request, an edit, the new answer, a mistake.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
@@ -282,6 +283,58 @@ export default async function () {
   return new Response([...new Uint8Array(digest).slice(0, 4)].join());
 }
 "#;
+
+const RANDOM_JAVASCRIPT: &str = "
+const { random } = Math;
+random();
+export default () => new Response(`${random()} ${Math.random()}`);
+";
+
+const RANDOM_PYTHON: &str = r#"
+import random
+from http.server import BaseHTTPRequestHandler
+
+random.random()
+
+class handler(BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(f"{random.random()} {random.randint(0, 10**18)}".encode())
+"#;
+
+/// Every request begins with the same memory; an interpreter's generator must not
+/// go on from where it was in that.
+#[test]
+fn random_numbers_are_others_in_each_request() {
+    let desk = Desk::new();
+    let folder = desk.folder.path();
+    for (file, text) in [
+        ("small.js", RANDOM_JAVASCRIPT),
+        ("large.js", RANDOM_JAVASCRIPT),
+        ("snake.py", RANDOM_PYTHON),
+        (
+            "whit.toml",
+            "[functions.small]\nsource = \"small.js\"\n\
+             [functions.large]\nsource = \"large.js\"\nengine = \"starlingmonkey\"\n\
+             [functions.snake]\nsource = \"snake.py\"\n",
+        ),
+    ] {
+        fs::write(folder.join(file), text).expect("write");
+    }
+    {
+        let _turn = guests::take_turns();
+        guests::get_ready(whit::dev::languages::Language::JavaScript);
+        guests::get_ready(whit::dev::languages::Language::Python);
+        desk.run(&["deploy"]).succeeded();
+    }
+    for name in ["small", "large", "snake"] {
+        let path = format!("/{name}/");
+        let answers = [(); 3].map(|()| desk.host.get(&path).text());
+        let numbers: BTreeSet<&str> = answers.iter().flat_map(|text| text.split(' ')).collect();
+        assert_eq!(numbers.len(), 6, "{name}: {answers:?}");
+    }
+}
 
 #[test]
 fn the_larger_engine_has_all_of_the_web_platform() {

@@ -25,6 +25,7 @@ mod languages;
 mod limits;
 mod logs_and_receipts;
 mod properties;
+mod quickjs;
 mod readme;
 mod rebinding;
 mod recursion;

@@ -202,7 +202,6 @@ fn built(name: &str) -> Vec<u8> {
     let request = BuildRequest {
         language: Language::Rust,
         engine: Engine::default(),
-        quick: false,
         source: folder("guests").join(name),
         root: folder("guests").join(name),
         work: work.clone(),

@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { answer, findHandler, lazyEnvironment } from "../runtime.js";
+import { answer, findHandler, lazyEnvironment, randomBy } from "../runtime.js";
 
 const call = (module, method = "GET", env = {}) =>
   answer(findHandler(module), new Request("http://example.com/path", { method }), env, {});
@@ -90,4 +90,17 @@ test("the environment is read once, and only when a request is there", () => {
   env.OWN = "1";
   assert.equal(env.OWN, "1");
   assert.equal(reads, 1);
+});
+
+test("random numbers begin with their seed and lie between 0 and 1", () => {
+  let asked = 0;
+  const by = (...seed) => randomBy(() => (asked++, new Uint32Array(seed)));
+  const draws = (random) => Array.from({ length: 1000 }, random);
+  const [one, again, other] = [draws(by(1, 2, 3, 4)), draws(by(1, 2, 3, 4)), draws(by(1, 2, 3, 5))];
+  assert.deepEqual(one, again);
+  assert.equal(new Set([...one, ...other]).size, 2000);
+  assert.ok(one.every((number) => number >= 0 && number < 1));
+  const mean = one.reduce((sum, number) => sum + number) / one.length;
+  assert.ok(mean > 0.45 && mean < 0.55, mean);
+  assert.equal(asked, 3);
 });

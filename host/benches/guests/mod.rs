@@ -41,7 +41,6 @@ impl Guest {
         let request = BuildRequest {
             language: self.language,
             engine: Engine::default(),
-            quick: false,
             source: repository().join(self.folder),
             root: repository().join(self.folder),
             component: work.join("component.wasm"),

@@ -109,7 +109,6 @@ fn request(unit: &Unit, project: &Project) -> Option<BuildRequest> {
     Some(BuildRequest {
         language: *language,
         engine: *engine,
-        quick: project.quick,
         source: source.clone(),
         root: root.clone(),
         work: folder.join(unit.name.as_str()),
@@ -205,7 +204,7 @@ mod tests {
         let root = folder.path().to_owned();
         fs::write(root.join("a.wat"), "(component)").unwrap();
         let unit = |origin| Unit { name: "a".parse().unwrap(), spec: None, origin };
-        let project = Project { root: root.clone(), units: vec![], problems: vec![], quick: false };
+        let project = Project { root: root.clone(), units: vec![], problems: vec![] };
 
         let text = unit(Origin::Component(root.join("a.wat")));
         let built = build(&text, &project, true).await.unwrap();

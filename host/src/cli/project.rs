@@ -102,8 +102,6 @@ pub(super) struct Project {
     pub(super) units: Vec<Unit>,
     /// What is no function and should be one: the others are built without it.
     pub(super) problems: Vec<Problem>,
-    /// Whether builds should be quick rather than good.
-    pub(super) quick: bool,
 }
 
 /// Why a file or folder is no function.
@@ -181,7 +179,7 @@ pub(super) fn find(selection: &Selection) -> anyhow::Result<Project> {
     }
     let wanted = |name: &FunctionName| selection.only.is_empty() || selection.only.contains(name);
     let units = found.into_values().filter(|unit| wanted(&unit.name)).collect();
-    Ok(Project { root, units, problems, quick: false })
+    Ok(Project { root, units, problems })
 }
 
 fn unit_of_file(path: &Path) -> anyhow::Result<Unit> {

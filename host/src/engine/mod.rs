@@ -20,6 +20,7 @@ pub mod linker;
 pub mod loader;
 pub mod pool;
 pub mod run;
+pub mod snapshot;
 pub mod store;
 
 use std::hash::{Hash, Hasher};

@@ -12,7 +12,7 @@ use clap::Args;
 use self::host::Host;
 use self::session::Session;
 use super::client::DEV_DATA;
-use super::project::{self, Project, Selection};
+use super::project::{self, Selection};
 use super::{Global, builder};
 
 /// Arguments of `whit dev`.
@@ -32,7 +32,7 @@ pub(super) struct DevArgs {
 }
 
 pub(super) async fn run(args: DevArgs, global: &Global) -> anyhow::Result<ExitCode> {
-    let project = find(&args)?;
+    let project = project::find(&args.selection)?;
     if args.install {
         tokio::select! {
             () = builder::install_missing(&project.units, global.json) => {}
@@ -54,10 +54,6 @@ pub(super) async fn run(args: DevArgs, global: &Global) -> anyhow::Result<ExitCo
     };
     host.stop().await?;
     worked.map(|()| ExitCode::SUCCESS)
-}
-
-fn find(args: &DevArgs) -> anyhow::Result<Project> {
-    Ok(Project { quick: true, ..project::find(&args.selection)? })
 }
 
 /// Ctrl-C, or a polite kill.

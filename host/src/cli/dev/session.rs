@@ -10,13 +10,13 @@ use futures::StreamExt;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 
+use super::DevArgs;
 use super::host::Ready;
 use super::report::Report;
-use super::{DevArgs, find};
 use crate::admin::types::PublishedView;
 use crate::cli::client::Client;
 use crate::cli::deploy::deploy;
-use crate::cli::project::{Origin, Problem, Project, Unit};
+use crate::cli::project::{self, Origin, Problem, Project, Unit};
 use crate::cli::{Global, builder, output};
 use crate::dev::watch::{Watcher, fingerprint_of_all, has_changed_since};
 use crate::model::ids::FunctionName;
@@ -145,7 +145,7 @@ impl<'a> Session<'a> {
 
     /// Finds out what is to be built, and what is gone.
     async fn look(&mut self) -> anyhow::Result<()> {
-        let project = match find(self.args) {
+        let project = match project::find(&self.args.selection) {
             Ok(project) => project,
             // Half-written manifests are part of editing.
             Err(error) => return self.report.failed(None, &error),

@@ -12,6 +12,8 @@ use super::toolchains::version;
 use super::tools::{self, Embedded, FileNames};
 use super::{BuildError, BuildRequest, Language, MissingTool, Toolchains};
 
+mod quickjs;
+
 const EXTENSIONS: [&str; 5] = ["ts", "mts", "js", "mjs", "tsx"];
 /// Names of the file to start from, when package.json names none.
 const ENTRIES: [&str; 5] = ["index", "app", "handler", "main", "worker"];
@@ -49,10 +51,11 @@ impl FromStr for Engine {
     }
 }
 
-const SDK: [Embedded; 16] = [
+const SDK: [Embedded; 17] = [
     ("adapter.js", include_str!("../../../../guest-sdk/javascript/adapter.js")),
     ("build.mjs", include_str!("../../../../guest-sdk/javascript/build.mjs")),
     ("quickjs-fetch.js", include_str!("../../../../guest-sdk/javascript/quickjs-fetch.js")),
+    ("quickjs-function.js", include_str!("../../../../guest-sdk/javascript/quickjs-function.js")),
     ("quickjs-globals.js", include_str!("../../../../guest-sdk/javascript/quickjs-globals.js")),
     ("quickjs.js", include_str!("../../../../guest-sdk/javascript/quickjs.js")),
     ("runtime.js", include_str!("../../../../guest-sdk/javascript/runtime.js")),
@@ -114,27 +117,21 @@ pub(super) fn build(
     let node = node_or_name(&request.toolchains);
     let modules = install_dependencies(request, folder, &node, output)?;
 
-    let mut command = Command::new(node);
-    command
-        .current_dir(&request.work)
-        .arg(sdk.join("build.mjs"))
-        .arg("--entry")
-        .arg(entry)
-        .arg("--component")
-        .arg(&request.component)
-        .arg("--work")
-        .arg(&request.work)
-        .arg("--tools")
-        .arg(request.toolchains.javascript())
-        .args(["--engine", &request.engine.to_string()]);
-    if let Some(modules) = modules {
-        command.arg("--modules").arg(modules);
+    let mut script = |command: &str, result: &Path, output: &mut dyn FnMut(&str)| {
+        let mut node = Command::new(&node);
+        node.current_dir(&request.work).arg(sdk.join("build.mjs")).arg(command);
+        node.arg("--entry").arg(&entry).arg("--output").arg(result);
+        node.arg("--work").arg(&request.work).arg("--tools").arg(request.toolchains.javascript());
+        if let Some(modules) = &modules {
+            node.arg("--modules").arg(modules);
+        }
+        clear(&mut node);
+        tools::run("the JavaScript build", &mut node, output)
+    };
+    match request.engine {
+        Engine::StarlingMonkey => script("component", &request.component, output),
+        Engine::QuickJs => quickjs::build(request, &mut script, output),
     }
-    if request.quick {
-        command.arg("--quick");
-    }
-    clear(&mut command);
-    tools::run("the JavaScript build", &mut command, output)
 }
 
 /// What the bundler has read, but for packages; and the list of those.

@@ -147,9 +147,6 @@ pub struct BuildRequest {
     /// The folder up to which a `package.json`, `requirements.txt`, `go.mod` or
     /// `Cargo.toml` is looked for, from the source upwards.
     pub root: PathBuf,
-    /// Whether a build that takes less time is worth a function that runs slower:
-    /// somebody waits for it, and nobody else calls it.
-    pub quick: bool,
     /// A folder for intermediate results, this function's own. Keep it between
     /// builds to make the next one quicker, delete it at any time.
     pub work: PathBuf,

@@ -78,7 +78,6 @@ fn an_empty_toolchain_folder_says_what_is_missing_and_how_to_get_it() {
     let request = BuildRequest {
         language: Language::Python,
         engine: Engine::default(),
-        quick: false,
         source: source.path().to_owned(),
         root: source.path().to_owned(),
         work: empty.path().join("work"),

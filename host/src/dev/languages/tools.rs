@@ -120,7 +120,6 @@ pub(super) fn absolute_paths(request: &BuildRequest) -> Result<BuildRequest, Bui
     Ok(BuildRequest {
         language: request.language,
         engine: request.engine,
-        quick: request.quick,
         source: absolute(&request.source)?,
         root: absolute(&request.root)?,
         work: absolute(&request.work)?,
