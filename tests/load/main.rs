@@ -5,6 +5,7 @@
 mod bombs;
 mod crowds;
 mod leaks;
+mod made_up;
 mod noisy;
 mod restarts;
 
@@ -28,6 +29,8 @@ const FUNCTIONS: u32 = 30;
 /// Clients that do nothing, and that are slow.
 const IDLE_CLIENTS: usize = 2000;
 const SLOW_CLIENTS: usize = 300;
+/// Modules that nobody wrote.
+const MADE_UP_MODULES: u64 = 100;
 /// How long a host that was told to stop may say that it is ready.
 const READY_NO_MORE_MAX: Duration = Duration::from_secs(1);
 

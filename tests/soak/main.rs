@@ -3,6 +3,8 @@
 
 #[path = "../load/crowds.rs"]
 mod crowds;
+#[path = "../load/made_up.rs"]
+mod made_up;
 #[path = "../load/noisy.rs"]
 mod noisy;
 mod proxies;
@@ -24,6 +26,8 @@ const FUNCTIONS: u32 = 1000;
 /// Clients that do nothing, and that are slow.
 const IDLE_CLIENTS: usize = 10_000;
 const SLOW_CLIENTS: usize = 2000;
+/// Modules that nobody wrote.
+const MADE_UP_MODULES: u64 = 5000;
 /// Mutated requests through each proxy.
 const PROXIED_REQUESTS: usize = 50_000;
 /// How long a host that was told to stop may say that it is ready.

@@ -49,8 +49,12 @@ impl Health {
     #[track_caller]
     pub fn check(&self, host: &Host, after: &str) {
         self.check_but_memory(host, after);
-        let grown = self.grown_bytes(host);
-        assert!(grown <= MEMORY_SLACK_BYTES, "{after} cost {} MiB", grown >> 20);
+        // What was freed goes back to the system as others allocate.
+        let cost = format!("less than {} MiB more, after {after}", MEMORY_SLACK_BYTES >> 20);
+        eventually(&cost, || {
+            self.answers(host, after);
+            (self.grown_bytes(host) <= MEMORY_SLACK_BYTES).then_some(())
+        });
     }
 
     /// As [`Self::check`], where a host may keep memory for as many the next time.
