@@ -30,7 +30,9 @@ impl Network {
     /// When it is allowed and fails.
     #[must_use]
     pub fn new() -> Option<Self> {
-        disk::run(Command::new("unshare").args(["--net", "--mount", "true"]))?;
+        disk::run(
+            Command::new("unshare").args(["--net", "--mount", "ip", "link", "set", "lo", "up"]),
+        )?;
         let folder = tempfile::tempdir().expect("a folder");
         let resolver = folder.path().join("resolv.conf");
         fs::write(&resolver, "nameserver 127.0.0.1\noptions timeout:1\n").expect("write");
