@@ -65,14 +65,10 @@ fn failed(error: &SnapshotError, output: &mut dyn FnMut(&str)) -> BuildError {
 /// What a template is made of: another one is made when it changes.
 fn template_key() -> String {
     let mut hasher = blake3::Hasher::new();
-    for (name, content) in SDK {
-        hasher.update(name.as_bytes()).update(&[0]).update(content.as_bytes()).update(&[0]);
-    }
-    for (name, content) in tools::WIT_0_2.iter().chain(&tools::WIT_0_3) {
-        hasher.update(name.as_bytes()).update(&[0]).update(content.as_bytes()).update(&[0]);
-    }
-    for tool in ["COMPONENTIZE_QJS", "ROLLDOWN"] {
-        hasher.update(version(tool).as_bytes()).update(&[0]);
+    let files = SDK.iter().chain(&tools::WIT_0_2).chain(&tools::WIT_0_3);
+    let versions = ["COMPONENTIZE_QJS", "ROLLDOWN"].map(version);
+    for part in files.flat_map(|(name, content)| [*name, *content]).chain(versions) {
+        hasher.update(part.as_bytes()).update(&[0]);
     }
     hasher.finalize().to_hex().chars().take(16).collect()
 }
