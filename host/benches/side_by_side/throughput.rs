@@ -37,11 +37,30 @@ pub(crate) enum Workload {
 /// One server that is asked, and how.
 pub(crate) struct Contestant {
     pub(crate) name: String,
-    pub(crate) address: SocketAddr,
-    pub(crate) pid: u32,
-    pub(crate) requests: Vec<Vec<u8>>,
-    pub(crate) body_bytes: usize,
+    address: SocketAddr,
+    pid: u32,
+    requests: Vec<Vec<u8>>,
+    body_bytes: usize,
     pub(crate) rounds: Vec<Round>,
+}
+
+impl Contestant {
+    /// Asks a server once; its answer has to be a right one.
+    pub(crate) fn new(
+        name: &str,
+        address: SocketAddr,
+        pid: u32,
+        request: Vec<u8>,
+        is_right: impl FnOnce(&[u8]) -> bool,
+    ) -> anyhow::Result<Self> {
+        let response = Client::connect(address)?.call(&request)?;
+        if response.status != 200 || !is_right(&response.body) {
+            let body = String::from_utf8_lossy(&response.body);
+            bail!("{name} answers wrongly: {} {body:.200}", response.status);
+        }
+        let (requests, body_bytes) = (vec![request], response.body.len());
+        Ok(Self { name: name.to_owned(), address, pid, requests, body_bytes, rounds: Vec::new() })
+    }
 }
 
 /// What was seen of a contestant in one turn.
@@ -197,24 +216,13 @@ impl<'a> Field<'a> {
                 http::request("POST", &format!("{prefix}/json"), headers, json.as_bytes())
             }
         };
-        let response = Client::connect(address)?.call(&request)?;
-        let right = match self.workload {
-            Workload::Hello => !response.body.is_empty(),
-            Workload::Primes => response.body == b"25997\n",
-            Workload::Json(_) => response.body == json.as_bytes(),
-        };
-        if response.status != 200 || !right {
-            let body = String::from_utf8_lossy(&response.body);
-            bail!("{name} answers wrongly: {} {body:.200}", response.status);
-        }
-        self.contestants.push(Contestant {
-            name: name.to_owned(),
-            address,
-            pid,
-            requests: vec![request],
-            body_bytes: response.body.len(),
-            rounds: Vec::new(),
-        });
+        let contestant =
+            Contestant::new(name, address, pid, request, |body| match self.workload {
+                Workload::Hello => !body.is_empty(),
+                Workload::Primes => body == b"25997\n",
+                Workload::Json(_) => body == json.as_bytes(),
+            })?;
+        self.contestants.push(contestant);
         Ok(())
     }
 }
