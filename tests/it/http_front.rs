@@ -1,6 +1,8 @@
 //! The data plane's HTTP: what is broken is refused, what is odd is answered.
 
-use tests::{Connection, Host, Request, guests};
+use serde_json::json;
+use tests::health::descriptors;
+use tests::{Connection, Host, Request, eventually, guests};
 
 use crate::host;
 
@@ -213,4 +215,89 @@ fn slow_heads_are_cut_off() {
         }
         assert!(connection.is_closed());
     }
+}
+
+/// A request that is refused by its head, and what follows it.
+const REFUSED: &[u8] = b"POST /good/ HTTP/1.1\r\nhost: a\r\nb c: d\r\ncontent-length: 64\r\n\r\n";
+
+#[test]
+fn a_client_that_is_still_sending_gets_its_answer() {
+    let host = host().start();
+    let spec = json!({ "request_body": "64KiB" });
+    host.admin().deploy_with_spec("small", &guests::answering("here"), &spec);
+    let mut connection = host.connect();
+    // More than the kernels on the way take without a reader.
+    connection.send(&Request::post("/small/", vec![b'x'; 32 << 20])).expect("sent to its end");
+    connection.response().expect("an answer").assert_problem(413, "body_too_large");
+    assert!(connection.is_closed());
+
+    let mut connection = host.connect();
+    connection.write(REFUSED).expect("send");
+    assert_eq!(connection.response().expect("an answer").status(), 400);
+    for _ in 0..64 {
+        connection.write(b"x").expect("the rest is still taken");
+    }
+}
+
+#[test]
+fn a_refused_client_is_not_waited_for_without_end() {
+    let host = host_with_function();
+    let before = descriptors(&host);
+    let mut silent = host.connect();
+    silent.write(REFUSED).expect("send");
+    assert_eq!(silent.response().expect("an answer").status(), 400);
+    eventually("the end of a silent one", || (descriptors(&host) <= before).then_some(()));
+    let mut talking = host.connect();
+    talking.write(REFUSED).expect("send");
+    assert_eq!(talking.response().expect("an answer").status(), 400);
+    eventually("the end of one that goes on", || talking.write(b"x").err());
+}
+
+#[test]
+fn a_body_that_nobody_reads_does_not_end_the_connection() {
+    let host = host_with_function();
+    let mut paths = vec!["/nowhere/".to_owned(), "/good/".to_owned()];
+    for (name, _, component) in guests::all() {
+        host.admin().deploy(name, component);
+        paths.push(format!("/{name}/"));
+    }
+    let mut connection = host.connect();
+    for path in paths {
+        let request = Request::new("POST", &path);
+        // The answer is there before the body is.
+        connection.send_head(&request.clone().header("content-length", "70000")).expect("send");
+        let answer = connection.response().expect("an answer");
+        assert_eq!(answer.status(), if path == "/nowhere/" { 404 } else { 200 }, "{path}");
+        assert_eq!(answer.header("connection"), None, "{path}");
+        connection.write(&[b'x'; 70_000]).expect("the body");
+        connection.call(&Request::get("/good/")).assert_text("still here");
+
+        connection.send_chunked(&request).expect("send");
+        assert_ne!(connection.response().expect("an answer").status(), 500, "{path}");
+        connection.chunk(b"12345").expect("a chunk");
+        connection.chunk(b"").expect("the end");
+        connection.call(&Request::get("/good/")).assert_text("still here");
+    }
+}
+
+#[test]
+fn who_may_not_send_a_next_request_is_told() {
+    let host = host_with_function();
+    for field in [("content-length", "1000000"), ("expect", "100-continue")] {
+        let mut connection = host.connect();
+        let request = Request::new("POST", "/nowhere/").header(field.0, field.1);
+        let (name, value) = if field.0 == "expect" { ("content-length", "5") } else { ("a", "b") };
+        connection.send_head(&request.header(name, value)).expect("send");
+        let answer = connection.response().expect("an answer");
+        assert_eq!((answer.status(), answer.header("connection")), (404, Some("close")));
+        assert!(connection.is_closed(), "{field:?}");
+    }
+    // Nor is more taken in than that, where it was not announced.
+    let mut connection = host.connect();
+    connection.send_chunked(&Request::new("POST", "/nowhere/")).expect("send");
+    assert_eq!(connection.response().expect("an answer").status(), 404);
+    let piece = [b'x'; 16 << 10];
+    eventually("the end of a body without one", || {
+        connection.has_ended().then_some(()).or_else(|| connection.chunk(&piece).err().map(drop))
+    });
 }

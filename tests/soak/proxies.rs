@@ -109,11 +109,13 @@ fn nginx(own: &str, host: &str, folder: &Path) -> String {
     )
 }
 
-/// The same.
+/// The same. One thread: of several, one that can not have the log at once throws its
+/// line away.
 fn haproxy(own: &str, host: &str, _: &Path) -> String {
     format!(
         "global
     log stdout format raw local0
+    nbthread 1
 defaults
     mode http
     timeout connect 5s
@@ -131,7 +133,7 @@ frontend clients
     unique-id-header X-Proxy-Id
     capture response header X-Witness len 64
     log global
-    log-format \"request %ID %[capture.res.hdr(0)] %ST/%ts\"
+    log-format \"request %ID %[capture.res.hdr(0)] %ST\"
     default_backend whit
 backend whit
     http-reuse always
@@ -326,6 +328,8 @@ fn compare(name: &str, host: &Host, log: &str) {
         reached, witnessed,
         "{name} and the host have not read the same requests; without a witness: {others:?}"
     );
+    // An answer that was on its way is not lost because a connection ends.
+    assert_eq!(others.get("502"), None, "{name} had no answer to a request");
     // It is a test of what gets through, too.
     assert!(witnessed * 10 > PROXIED_REQUESTS, "{name}: {witnessed}");
 }

@@ -5,11 +5,21 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::header::EXPECT;
+use http::request::Parts;
+use http::{HeaderMap, Version};
 use http_body::{Body, Frame, SizeHint};
+use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
-use tokio::time::{Instant, Sleep, sleep};
+use tokio::runtime::Handle;
+use tokio::time::{Instant, Sleep, sleep, timeout};
 
 use super::request::remove_ours;
+
+/// Of a body that nobody reads, as much is taken in as this, in bytes and in time:
+/// the client can send its next request then. As in Go's `net/http`.
+const UNREAD_BYTES_MAX: u64 = 256 << 10;
+const UNREAD_TIME_MAX: Duration = Duration::from_secs(5);
 
 /// Why a body is not whole.
 #[derive(Debug, thiserror::Error)]
@@ -24,8 +34,15 @@ pub enum ClientBodyError {
 
 /// A request's body that ends in an error if nothing of it comes for too long
 /// while somebody waits for it.
+///
+/// In HTTP/1 what is left of it when it is dropped is taken in, up to a bound: hyper
+/// closes the connection otherwise, and the client, which was not told, may just
+/// have sent its next request.
 pub struct ClientBody {
-    body: Incoming,
+    /// None once it has ended.
+    body: Option<Incoming>,
+    /// Whether what is left is taken in.
+    takes_the_rest: bool,
     patience: Duration,
     /// Made when the body does not come at once.
     silence: Option<Pin<Box<Sleep>>>,
@@ -33,10 +50,12 @@ pub struct ClientBody {
 }
 
 impl ClientBody {
-    /// `body`, with at most `patience` between its parts.
+    /// The body of a request with this head, with at most `patience` between its
+    /// parts.
     #[must_use]
-    pub fn new(body: Incoming, patience: Duration) -> Self {
-        Self { body, patience, silence: None, waiting: false }
+    pub fn new(head: &Parts, body: Incoming, patience: Duration) -> Self {
+        let takes_the_rest = may_stay_unread(head.version, &head.headers, &body);
+        Self { body: Some(body), takes_the_rest, patience, silence: None, waiting: false }
     }
 
     /// When the next wait for the client begins, its time does.
@@ -59,10 +78,16 @@ impl Body for ClientBody {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, ClientBodyError>>> {
-        let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(context) else {
+        let Some(body) = &mut self.body else {
+            return Poll::Ready(None);
+        };
+        let Poll::Ready(frame) = Pin::new(body).poll_frame(context) else {
             return self.stalled(context).map(|()| Some(Err(ClientBodyError::Stalled)));
         };
         self.waiting = false;
+        if !matches!(frame, Some(Ok(_))) {
+            self.body = None;
+        }
         Poll::Ready(frame.map(|frame| {
             let mut frame = frame.map_err(ClientBodyError::Broken)?;
             if let Some(trailers) = frame.trailers_mut() {
@@ -73,10 +98,44 @@ impl Body for ClientBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.body.as_ref().is_none_or(Body::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        self.body.as_ref().map_or(SizeHint::with_exact(0), Body::size_hint)
+    }
+}
+
+impl Drop for ClientBody {
+    fn drop(&mut self) {
+        let Some(body) = self.body.take().filter(|body| !body.is_end_stream()) else {
+            return;
+        };
+        if self.takes_the_rest
+            && let Ok(runtime) = Handle::try_current()
+        {
+            // One for each connection at most: its next request comes behind the body.
+            runtime.spawn(timeout(UNREAD_TIME_MAX, take_in(body)));
+        }
+    }
+}
+
+/// Whether the connection goes on if nobody reads this request's body. Who waits
+/// for leave to send it never gets that, and can not be told to send nothing.
+#[must_use]
+pub fn may_stay_unread(version: Version, headers: &HeaderMap, body: &Incoming) -> bool {
+    body.is_end_stream()
+        || version < Version::HTTP_2
+            && !headers.contains_key(EXPECT)
+            && body.size_hint().lower() <= UNREAD_BYTES_MAX
+}
+
+/// Reads a body to its end, or until it is too much.
+async fn take_in(mut body: Incoming) {
+    let mut taken = 0;
+    while taken <= UNREAD_BYTES_MAX
+        && let Some(Ok(frame)) = body.frame().await
+    {
+        taken += frame.data_ref().map_or(0, |data| data.len() as u64);
     }
 }

@@ -9,8 +9,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::BytesMut;
-use http::HeaderValue;
 use http::header::CONNECTION;
+use http::{HeaderValue, Request, Response, StatusCode};
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -19,10 +20,11 @@ use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout_at};
 
+use super::body::may_stay_unread;
 use super::stream::{ClientStream, Spoken, first_bytes};
 use super::tls::Tls;
 use super::{DataPlane, HEAD_BYTES_MAX, Origin, handle, http2};
-use crate::invoke::response::WriteDeadline;
+use crate::invoke::response::{ResponseBody, WriteDeadline};
 
 /// Most header fields of a request.
 const HEADER_FIELDS_MAX: usize = 100;
@@ -78,6 +80,13 @@ pub(super) async fn serve(
     }
 }
 
+/// Whether a refusal is the last answer on its connection: there may be no finding
+/// out where the next request begins.
+fn is_last(response: &Response<ResponseBody>, goes_on: bool) -> bool {
+    matches!(response.body(), ResponseBody::Text(Some(_)))
+        && (!goes_on || response.status() == StatusCode::BAD_REQUEST)
+}
+
 type Ended = Result<(), Box<dyn std::error::Error + Send + Sync>>;
 
 /// A client, and what serves it.
@@ -128,12 +137,13 @@ impl Client<'_> {
         let stream = ClientStream::http1(stream, ahead, self.patience, deadline.clone());
         // Of this task alone: read and written without a cost.
         let (running, stopping) = (AtomicBool::new(false), AtomicBool::new(false));
-        let service = service_fn(|request| async {
+        let service = service_fn(|request: Request<Incoming>| async {
             running.store(true, Ordering::Relaxed);
+            let goes_on = may_stay_unread(request.version(), request.headers(), request.body());
             let mut response = handle(plane, origin, request).await;
             response.body_mut().announce(&deadline);
             running.store(false, Ordering::Relaxed);
-            if stopping.load(Ordering::Relaxed) {
+            if stopping.load(Ordering::Relaxed) || is_last(&response, goes_on) {
                 response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
             }
             Ok::<_, Infallible>(response)

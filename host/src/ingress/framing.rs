@@ -90,6 +90,12 @@ impl Framing {
         }
     }
 
+    /// Whether a message has ended, and nothing of another one is there.
+    #[must_use]
+    pub fn is_between_messages(&self) -> bool {
+        self.expected == Expected::RequestLine && self.line.is_empty()
+    }
+
     /// Looks at what was read, and spoils it if it breaks a rule.
     pub fn check(&mut self, bytes: &mut [u8]) {
         let mut at = 0;

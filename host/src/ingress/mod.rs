@@ -72,6 +72,7 @@ pub async fn handle(
     let record = Record::new(id, Arc::clone(&plane.telemetry));
 
     let (mut head, body) = request.into_parts();
+    let body = ClientBody::new(&head, body, plane.body_stall_max);
     let authority = match request::check(&head, body.is_end_stream()) {
         Ok(authority) => authority,
         Err(refusal) => return respond::refusal(record, head.version, refusal),
@@ -88,7 +89,7 @@ pub async fn handle(
     if let Some(named) = &found.parameters {
         head.uri = parameters::in_query(&head.uri, named);
     }
-    let request = Request::from_parts(head, ClientBody::new(body, plane.body_stall_max));
+    let request = Request::from_parts(head, body);
     let Origin { peer, secure } = origin;
     let incoming = Incoming { request, authority, prefix, peer, secure, hops };
     let answer = plane.invoker.invoke(&found.target, incoming, record).await;

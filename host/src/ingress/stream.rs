@@ -3,7 +3,8 @@
 
 use std::io;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
@@ -18,6 +19,14 @@ use crate::invoke::response::WriteDeadline;
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// Bytes that are read to find out what a client speaks.
 const FIRST_BYTES: usize = 4 << 10;
+
+/// How long a connection that ends here is still read from: while something comes,
+/// and once nothing does. A client that is sending finds the connection gone
+/// otherwise, and may never look at the answer that tells it why (RFC 9112, 9.6).
+const LINGER_MAX: Duration = Duration::from_secs(10);
+const LINGER_SILENT_MAX: Duration = Duration::from_secs(1);
+/// Bytes that are then thrown away at a time.
+const DISCARDED_BYTES: usize = 16 << 10;
 
 /// What a client speaks, by its first bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,6 +76,47 @@ pub(super) struct ClientStream<S> {
     head_timer: Option<Pin<Box<Sleep>>>,
     guest_deadline: WriteDeadline,
     stalled: Option<Pin<Box<Sleep>>>,
+    /// Something was written since the client was last waited for.
+    answered: bool,
+    lingering: Option<Lingering>,
+}
+
+/// A connection that was ended on this side, and not yet on the other.
+struct Lingering {
+    end: Instant,
+    timer: Pin<Box<Sleep>>,
+}
+
+impl Lingering {
+    fn new() -> Self {
+        let end = Instant::now() + LINGER_MAX;
+        Self { end, timer: Box::pin(sleep(LINGER_SILENT_MAX)) }
+    }
+
+    /// Throws away what comes, until the client ends the connection too, or the
+    /// time is up.
+    fn poll<S: AsyncRead + Unpin>(
+        &mut self,
+        stream: &mut S,
+        context: &mut Context<'_>,
+    ) -> Poll<()> {
+        let mut bytes = [0; DISCARDED_BYTES];
+        loop {
+            let mut buffer = ReadBuf::new(&mut bytes);
+            let read = Pin::new(&mut *stream).poll_read(context, &mut buffer);
+            match read {
+                Poll::Ready(Ok(())) if !buffer.filled().is_empty() => {
+                    let now = Instant::now();
+                    if now >= self.end {
+                        return Poll::Ready(());
+                    }
+                    self.timer.as_mut().reset(self.end.min(now + LINGER_SILENT_MAX));
+                }
+                Poll::Ready(_) => return Poll::Ready(()),
+                Poll::Pending => return self.timer.as_mut().poll(context),
+            }
+        }
+    }
 }
 
 impl<S> ClientStream<S> {
@@ -78,16 +128,44 @@ impl<S> ClientStream<S> {
         patience: Patience,
         guest_deadline: WriteDeadline,
     ) -> Self {
-        let check = Check::Framing(Framing::new());
-        Self { stream, ahead, check, patience, head_timer: None, guest_deadline, stalled: None }
+        Self::new(stream, ahead, Check::Framing(Framing::new()), patience, guest_deadline)
     }
 
     /// A stream that speaks HTTP/2, for many guests at once: their deadlines
     /// are looked after elsewhere.
     pub(super) fn http2(stream: S, ahead: BytesMut, patience: Patience) -> Self {
         let check = Check::Flood(Flood::new(PREFACE.len()));
-        let guest_deadline = WriteDeadline::default();
-        Self { stream, ahead, check, patience, head_timer: None, guest_deadline, stalled: None }
+        Self::new(stream, ahead, check, patience, WriteDeadline::default())
+    }
+
+    fn new(
+        stream: S,
+        ahead: BytesMut,
+        check: Check,
+        patience: Patience,
+        guest_deadline: WriteDeadline,
+    ) -> Self {
+        Self {
+            stream,
+            ahead,
+            check,
+            patience,
+            head_timer: None,
+            guest_deadline,
+            stalled: None,
+            answered: false,
+            lingering: None,
+        }
+    }
+
+    /// Whether the client may be sending still while the connection ends: not if it
+    /// was waited for, and had sent nothing.
+    fn may_be_sending(&self) -> bool {
+        match &self.check {
+            Check::Framing(framing) => self.answered || !framing.is_between_messages(),
+            // A connection that ends has lost its client's streams in any case.
+            Check::Flood(_) => false,
+        }
     }
 
     /// Looks at bytes that are about to be given out.
@@ -148,7 +226,10 @@ impl<S: AsyncRead + Unpin> AsyncRead for ClientStream<S> {
             match read {
                 Poll::Ready(Ok(())) => {}
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
-                Poll::Pending => return self.wait_for_head(context),
+                Poll::Pending => {
+                    self.answered = false;
+                    return self.wait_for_head(context);
+                }
             }
         } else {
             let length = self.ahead.len().min(buffer.remaining());
@@ -163,12 +244,13 @@ impl<S: AsyncRead + Unpin> AsyncRead for ClientStream<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for ClientStream<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for ClientStream<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
+        self.answered = true;
         let written = Pin::new(&mut self.stream).poll_write(context, bytes);
         self.watch(context, written)
     }
@@ -178,6 +260,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for ClientStream<S> {
         context: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        self.answered = true;
         let written = Pin::new(&mut self.stream).poll_write_vectored(context, slices);
         self.watch(context, written)
     }
@@ -192,7 +275,15 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for ClientStream<S> {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let shut_down = Pin::new(&mut self.stream).poll_shutdown(context);
-        self.watch(context, shut_down)
+        let this = &mut *self;
+        if this.lingering.is_none() {
+            let shut_down = Pin::new(&mut this.stream).poll_shutdown(context);
+            ready!(this.watch(context, shut_down))?;
+            if !this.may_be_sending() {
+                return Poll::Ready(Ok(()));
+            }
+        }
+        let lingering = this.lingering.get_or_insert_with(Lingering::new);
+        lingering.poll(&mut this.stream, context).map(Ok)
     }
 }
