@@ -48,6 +48,20 @@ pub enum ArtifactError {
     Io(#[from] io::Error),
 }
 
+impl ArtifactError {
+    /// What the system does not let wasmtime do says nothing about the artifact.
+    fn of_mapping(error: wasmtime::Error) -> Self {
+        let error = match error.downcast::<io::Error>() {
+            Ok(error) => return Self::Io(error),
+            Err(error) => error,
+        };
+        match error.downcast::<rustix::io::Errno>() {
+            Ok(number) => Self::Io(number.into()),
+            Err(error) => Self::Refused(error),
+        }
+    }
+}
+
 /// What tells whether a file is still the one that was checked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct FileIdentity {
@@ -172,7 +186,7 @@ impl Artifacts {
             // By descriptor, so that what is mapped is what was checked even if
             // the name now leads elsewhere.
             let path = format!("/proc/self/fd/{}", file.as_raw_fd());
-            map(path, bytes).map_err(ArtifactError::Refused)
+            map(path, bytes).map_err(ArtifactError::of_mapping)
         });
         if let Err(ArtifactError::Corrupt(_) | ArtifactError::Refused(_)) = &loaded {
             self.forget(digest);
@@ -254,6 +268,19 @@ mod tests {
     use super::*;
 
     const FINGERPRINT: &str = "engine";
+
+    #[test]
+    fn what_the_system_does_not_let_us_do_is_not_the_artifacts_fault() {
+        let of_mapping = |error: wasmtime::Error| {
+            ArtifactError::of_mapping(error.context("failed to create a mapping"))
+        };
+        let not_opened = io::Error::from_raw_os_error(libc::EIO);
+        assert!(matches!(of_mapping(not_opened.into()), ArtifactError::Io(_)));
+        let not_mapped = rustix::io::Errno::NOMEM;
+        assert!(matches!(of_mapping(not_mapped.into()), ArtifactError::Io(_)));
+        let refused = wasmtime::Error::msg("another version");
+        assert!(matches!(of_mapping(refused), ArtifactError::Refused(_)));
+    }
 
     fn artifacts(folder: &tempfile::TempDir) -> Artifacts {
         Artifacts::new(Arc::new(Files::open(folder.path()).unwrap())).unwrap()

@@ -23,6 +23,7 @@ use super::store::{CommandState, GuestState};
 use super::{Engines, Track, epoch, linker};
 use crate::model::function::GuestKind;
 use crate::model::ids::Digest;
+use crate::storage::StorageError;
 use crate::storage::files::Files;
 
 /// A guest that is ready to be instantiated.
@@ -215,6 +216,9 @@ impl Loader {
             Err(LoadError::Compile(error)) => Err(error),
             Err(LoadError::Artifact(ArtifactError::Refused(error)) | LoadError::Link(error)) => {
                 Err(CompileError::Invalid { why: error.root_cause().to_string() })
+            }
+            Err(LoadError::Artifact(ArtifactError::Io(error))) => {
+                Err(StorageError::from_io("read the artifact", error).into())
             }
             Err(LoadError::Artifact(error)) => Err(CompileError::Failed { why: error.to_string() }),
         }
