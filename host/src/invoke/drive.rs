@@ -215,7 +215,7 @@ impl Driver {
                 Some(Err(Err(Failure::Host("the guest's thread was taken away".to_owned()))))
             }
             Poll::Ready(Turned::Back(sliced)) => sliced,
-            Poll::Ready(Turned::Here) => {
+            Poll::Ready(Turned::Here(_place)) => {
                 guest.take().map(|guest| slice(guest, &self.cpu, share, waker, ROUNDS_MAX))
             }
         };

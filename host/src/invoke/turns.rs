@@ -4,9 +4,11 @@
 //! many that wait for a thread again. With many such guests that is many slices
 //! of 10 ms, some instructions take longer, and everybody's request would wait
 //! for all of them. So the guests of a function that has used much CPU time of
-//! late are polled on threads of their own: requests have theirs to themselves.
-//! There are as many turns as processors, and functions share them fairly
-//! ([`super::fair`]).
+//! late wait for a turn. There are as many turns as processors, and functions
+//! share them fairly ([`super::fair`]). Who has a turn is polled on a thread of its
+//! own, so that requests have theirs to themselves; but not if the function has
+//! been quick with each of its turns: going there and back takes longer than what
+//! the others would wait.
 //!
 //! Functions that use little, nearly all, only read one number here.
 
@@ -17,7 +19,7 @@ use std::task::{Context, Poll, ready};
 
 use tokio::task::JoinHandle;
 
-use super::fair::{Entered, FairQueue, Key, Waiting};
+use super::fair::{Entered, FairQueue, Key, Place, Waiting};
 use crate::engine::epoch::{self, TICK};
 
 /// A function may use a processor for one part in this many without turns.
@@ -27,6 +29,14 @@ const AHEAD_TICKS_MAX: u32 = 8;
 /// Most that a function can owe, in ticks: two seconds after it has stopped it
 /// is like any other.
 const DEBT_TICKS_MAX: u32 = 200;
+
+/// CPU time of one turn from which on it is long, in nanoseconds: what every
+/// request on the same thread may have to wait. Half a tick: who computes on and
+/// on has a whole one, and an interpreter's request, of a millisecond, takes three
+/// where the processor is shared.
+const LONG_NS: u64 = 5_000_000;
+/// How long a function is remembered for a long turn, in ticks.
+const LONG_TICKS: u32 = 100;
 
 /// The process's processors.
 static TURNS: LazyLock<Arc<FairQueue>> = LazyLock::new(|| {
@@ -40,6 +50,8 @@ static TURNS: LazyLock<Arc<FairQueue>> = LazyLock::new(|| {
 pub struct Share {
     /// The tick at which the function's share pays for what it has used.
     paid_ticks: AtomicU32,
+    /// The tick at which its last long turn is forgotten.
+    long_until_ticks: AtomicU32,
 }
 
 impl Share {
@@ -52,6 +64,9 @@ impl Share {
         let cost = (cpu_ns.saturating_mul(SHARE) / tick_ns).max(1);
         let cost = u32::try_from(cost).unwrap_or(DEBT_TICKS_MAX);
         let now = epoch::ticks();
+        if cpu_ns >= LONG_NS {
+            self.long_until_ticks.store(now.wrapping_add(LONG_TICKS), Ordering::Relaxed);
+        }
         let pay = |paid: u32| {
             let owed = later(paid, now).wrapping_sub(now);
             Some(now.wrapping_add(owed.saturating_add(cost).min(DEBT_TICKS_MAX)))
@@ -65,6 +80,12 @@ impl Share {
     pub fn is_heavy(&self) -> bool {
         let (paid, now) = (self.paid_ticks.load(Ordering::Relaxed), epoch::ticks());
         later(paid, now).wrapping_sub(now) > AHEAD_TICKS_MAX
+    }
+
+    /// Whether one of its guests has taken long of late.
+    fn takes_long(&self) -> bool {
+        let now = epoch::ticks();
+        later(self.long_until_ticks.load(Ordering::Relaxed), now) != now
     }
 }
 
@@ -88,8 +109,8 @@ pub enum Turn<T> {
 
 /// What [`Turn::poll`] came to.
 pub enum Turned<T> {
-    /// No turn is needed: poll the guest here.
-    Here,
+    /// Poll the guest here, and keep its place, if it needed one, until then.
+    Here(Option<Place>),
     /// The guest was polled elsewhere, and this came of it. None if that thread
     /// was taken away, as happens when the process ends.
     Back(Option<T>),
@@ -107,7 +128,7 @@ impl<T: Send + 'static> Turn<T> {
         W: FnOnce() -> T + Send + 'static,
     {
         let place = match self {
-            Self::None if !share.is_heavy() => return Poll::Ready(Turned::Here),
+            Self::None if !share.is_heavy() => return Poll::Ready(Turned::Here(None)),
             Self::None => match TURNS.enter(Arc::as_ptr(share) as Key) {
                 Entered::Place(place) => Some(place),
                 Entered::Line(mut waiting) => {
@@ -115,12 +136,16 @@ impl<T: Send + 'static> Turn<T> {
                     *self = Self::Line(waiting);
                     ready!(waited)
                 }
-                Entered::Full => return Poll::Ready(Turned::Here),
+                Entered::Full => return Poll::Ready(Turned::Here(None)),
             },
             Self::Line(waiting) => ready!(Pin::new(waiting).poll(context)),
             Self::Away(_) => None,
         };
         if !matches!(self, Self::Away(_)) {
+            if !share.takes_long() {
+                *self = Self::None;
+                return Poll::Ready(Turned::Here(place));
+            }
             let Some(work) = work() else {
                 return Poll::Ready(Turned::Back(None));
             };
@@ -130,7 +155,7 @@ impl<T: Send + 'static> Turn<T> {
             }));
         }
         let Self::Away(handle) = self else {
-            return Poll::Ready(Turned::Here);
+            return Poll::Ready(Turned::Here(None));
         };
         let back = ready!(Pin::new(handle).poll(context));
         *self = Self::None;
@@ -158,6 +183,20 @@ mod tests {
         }
         let paid = share.paid_ticks.load(Ordering::Relaxed);
         assert!(paid.wrapping_sub(epoch::ticks()) <= DEBT_TICKS_MAX, "a debt has an end");
+    }
+
+    #[test]
+    fn a_long_turn_is_remembered_and_forgotten() {
+        let share = Share::default();
+        for _ in 0..1000 {
+            share.charge(LONG_NS - 1);
+        }
+        assert!(!share.takes_long());
+        share.charge(LONG_NS);
+        assert!(share.takes_long());
+        let long_ago = epoch::ticks().wrapping_sub(1);
+        share.long_until_ticks.store(long_ago, Ordering::Relaxed);
+        assert!(!share.takes_long());
     }
 
     #[test]
