@@ -1,16 +1,19 @@
 //! Thousands of clients that leave, and thousands of guests that look for what
 //! others left.
 
+use std::sync::atomic::{AtomicU32, Ordering};
+
 use serde_json::json;
 use tests::health::Health;
 use tests::hostile::command;
 use tests::{Connection, Host, Request, guests};
 
-use crate::{alone, host};
+use crate::{ALTERNATIONS, FAILURES, alone, host};
 
 const DISCONNECTS: usize = 10_000;
 const AT_ONCE: usize = 50;
-const ALTERNATIONS: u32 = 2_000;
+/// Clients that fail at the same time.
+const FAILING: usize = 8;
 
 /// Opens connections, sends a request on each, and leaves: some at once, some
 /// when the guests run, some in the middle of an answer.
@@ -62,6 +65,71 @@ fn ten_thousand_clients_leave_and_nothing_stays() {
     let grown = health.grown_bytes(&host).saturating_sub(before);
     println!("7,500 disconnects cost {} KiB", grown >> 10);
     assert!(grown < 16 << 20, "7,500 disconnects cost {} KiB", grown >> 10);
+}
+
+/// Where to fail, and the outcome of it; [`LEAVES`] is answered only in an hour.
+const ENDS: [(&str, &str); 8] = [
+    ("wasip2-raw/trap", "trapped"),
+    ("wasip3-raw/trap", "trapped"),
+    ("cgi-rust/trap", "trapped"),
+    ("outside/", "trapped"),
+    ("wasip2-raw/no-answer", "no_response"),
+    ("wasip3-raw/exit?code=3", "trapped"),
+    ("slow/sleep?ms=60000", "timeout"),
+    (LEAVES, "client_gone"),
+];
+const LEAVES: &str = "wasip3-raw/sleep?ms=3600000";
+
+fn fail(host: &Host, connection: &mut Connection, number: u32) {
+    let (path, outcome) = ENDS[number as usize % ENDS.len()];
+    let request = Request::get(&format!("/{path}"));
+    if path == LEAVES {
+        // With the connection that is dropped here.
+        std::mem::replace(connection, host.connect()).send(&request).expect("send");
+        return;
+    }
+    let answer = connection.call(&request);
+    answer.assert_problem(if outcome == "timeout" { 504 } else { 502 }, outcome);
+}
+
+#[test]
+fn failures_of_every_kind_leave_nothing() {
+    let _alone = alone();
+    let host = host().start();
+    let health = Health::watch(&host);
+    for (name, _, component) in guests::all() {
+        host.admin().deploy(name, component);
+    }
+    host.admin().deploy_with_spec("slow", guests::http_02(), &json!({ "timeout": "50ms" }));
+    // Fails before its first instruction.
+    let outside = command(
+        r#"(memory (export "memory") 1) (data (i32.const 65536) "x") (func (export "_start"))"#,
+    );
+    host.admin().deploy("outside", &outside);
+    let run = |numbers: std::ops::Range<u32>| {
+        let next = AtomicU32::new(numbers.start);
+        std::thread::scope(|scope| {
+            for _ in 0..FAILING {
+                scope.spawn(|| {
+                    let mut connection = host.connect();
+                    let taken = || Some(next.fetch_add(1, Ordering::Relaxed));
+                    let own = std::iter::from_fn(taken).take_while(|own| *own < numbers.end);
+                    own.for_each(|number| fail(&host, &mut connection, number));
+                });
+            }
+        });
+    };
+    // Pools and caches have what they will have after a part of it.
+    run(0..FAILURES / 4);
+    health.check_but_memory(&host, "a quarter of the failures");
+    let before = health.grown_bytes(&host);
+    run(FAILURES / 4..FAILURES);
+    health.check_but_memory(&host, "the failures");
+    let grown = health.grown_bytes(&host).saturating_sub(before);
+    println!("{FAILURES} failures: three quarters of them cost {} KiB", grown >> 10);
+    assert!(grown < 16 << 20, "the failures cost {} KiB", grown >> 10);
+    let ours = host.admin().json("/v1/invocations?outcome=host_error");
+    assert_eq!(ours["items"].as_array().map(Vec::len), Some(0), "{ours}");
 }
 
 /// Fills all that it has with a canary, and ends in this way.

@@ -31,6 +31,9 @@ const IDLE_CLIENTS: usize = 2000;
 const SLOW_CLIENTS: usize = 300;
 /// Modules that nobody wrote.
 const MADE_UP_MODULES: u64 = 100;
+/// How often somebody looks for what another one has left, and how many fail.
+const ALTERNATIONS: u32 = 2000;
+const FAILURES: u32 = 4000;
 /// How long a host that was told to stop may say that it is ready.
 const READY_NO_MORE_MAX: Duration = Duration::from_secs(1);
 

@@ -3,6 +3,8 @@
 
 #[path = "../load/crowds.rs"]
 mod crowds;
+#[path = "../load/leaks.rs"]
+mod leaks;
 #[path = "../load/made_up.rs"]
 mod made_up;
 #[path = "../load/noisy.rs"]
@@ -27,7 +29,10 @@ const FUNCTIONS: u32 = 1000;
 const IDLE_CLIENTS: usize = 10_000;
 const SLOW_CLIENTS: usize = 2000;
 /// Modules that nobody wrote.
-const MADE_UP_MODULES: u64 = 5000;
+const MADE_UP_MODULES: u64 = 10_000;
+/// How often somebody looks for what another one has left, and how many fail.
+const ALTERNATIONS: u32 = 10_000;
+const FAILURES: u32 = 100_000;
 /// Mutated requests through each proxy.
 const PROXIED_REQUESTS: usize = 50_000;
 /// How long a host that was told to stop may say that it is ready.
