@@ -24,8 +24,8 @@ pub(crate) const fn guest(name: &'static str, language: Language, folder: &'stat
 }
 
 /// Hello in each way that a guest can speak.
-pub(crate) const HTTP_02: Guest = guest("http-0.2", Language::Rust, "tests/guests/wasip2-raw");
-pub(crate) const HTTP_03: Guest = guest("http-0.3", Language::Rust, "tests/guests/wasip3-raw");
+pub(crate) const HTTP_02: Guest = guest("http-0.2", Language::Rust, "host/benches/guests/hello-02");
+pub(crate) const HTTP_03: Guest = guest("http-0.3", Language::Rust, "host/benches/guests/hello-03");
 pub(crate) const CGI: Guest = guest("CGI, C", Language::C, "examples/hello-c");
 pub(crate) const JAVASCRIPT: Guest =
     guest("JavaScript", Language::JavaScript, "examples/hello-javascript");
