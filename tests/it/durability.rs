@@ -44,9 +44,7 @@ fn everything_is_there_after_a_restart() {
 #[test]
 fn the_first_call_after_a_restart_is_cold_and_the_next_is_not() {
     let host = host().start();
-    for (name, _, component) in guests::all() {
-        host.admin().deploy(name, component);
-    }
+    guests::deploy_all(&host);
     let host = host.restart();
     for (name, _, _) in guests::all() {
         for cold in [true, false] {

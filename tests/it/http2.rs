@@ -14,9 +14,7 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 fn host_with_functions() -> Host {
     let host = host().start();
-    for (name, _, component) in guests::all() {
-        host.admin().deploy(name, component);
-    }
+    guests::deploy_all(&host);
     host
 }
 

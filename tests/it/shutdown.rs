@@ -10,9 +10,7 @@ use crate::host;
 #[test]
 fn what_runs_may_finish_and_nobody_new_gets_in() {
     let host = host().start();
-    for (name, _, component) in guests::all() {
-        host.admin().deploy(name, component);
-    }
+    guests::deploy_all(&host);
     let mut sleeping = host.connect();
     sleeping.send(&Request::get("/wasip2-raw/sleep?ms=1500")).expect("send");
     let mut streaming: Vec<(&str, Connection)> = Vec::new();

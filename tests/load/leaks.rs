@@ -50,9 +50,7 @@ fn ten_thousand_clients_leave_and_nothing_stays() {
     let _alone = alone();
     let host = host().start();
     let health = Health::watch(&host);
-    for (name, _, component) in guests::all() {
-        host.admin().deploy(name, component);
-    }
+    guests::deploy_all(&host);
     let names: Vec<_> = guests::all().into_iter().map(|(name, ..)| name).collect();
     let round = |number: usize| leave(&host, names[number % names.len()], number % 3);
     // Pools and caches have what they will have after a part of it.
@@ -97,9 +95,7 @@ fn failures_of_every_kind_leave_nothing() {
     let _alone = alone();
     let host = host().start();
     let health = Health::watch(&host);
-    for (name, _, component) in guests::all() {
-        host.admin().deploy(name, component);
-    }
+    guests::deploy_all(&host);
     host.admin().deploy_with_spec("slow", guests::http_02(), &json!({ "timeout": "50ms" }));
     // Fails before its first instruction.
     let outside = command(

@@ -6,6 +6,8 @@ use std::sync::OnceLock;
 
 use whit::dev::languages::{self, BuildRequest, Engine, Language, Toolchains};
 
+use crate::Host;
+
 /// A guest made with the crate `wasip2` alone: `wasi:http/incoming-handler@0.2`.
 #[must_use]
 pub fn http_02() -> &'static [u8] {
@@ -52,6 +54,17 @@ pub fn all() -> [(&'static str, &'static str, &'static [u8]); 4] {
         ("cgi-rust", "cgi-0.1", cgi()),
         ("wstd-axum", "http-0.2", wstd_axum()),
     ]
+}
+
+/// Deploys [`all`], each under its name.
+///
+/// # Panics
+/// When the host does not take one.
+#[track_caller]
+pub fn deploy_all(host: &Host) {
+    for (name, _, component) in all() {
+        host.admin().deploy(name, component);
+    }
 }
 
 /// A guest of `guests-wat/`, by its file's name.
