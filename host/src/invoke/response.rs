@@ -17,11 +17,6 @@ use crate::capabilities::body::GuestBody;
 use crate::engine::run::Failure;
 use crate::model::invocation::Outcome;
 
-/// How much of a response is sent before others have their turn, in bytes. The
-/// kernel takes megabytes at once of who asks for much and takes nothing: beside a
-/// hundred of those others waited for 40 ms.
-const BYTES_AT_ONCE: u64 = 128 << 10;
-
 /// A body that had to be cut: the connection is closed, so that the client
 /// does not take it for whole.
 #[derive(Debug, thiserror::Error)]
@@ -129,8 +124,6 @@ pub struct GuestResponse {
     ended: bool,
     produced_bytes: u64,
     sent_bytes: u64,
-    /// What of it was sent before others last had their turn.
-    paused_at_bytes: u64,
     bytes_max: u64,
     /// What the guest said the length would be.
     declared_bytes: Option<u64>,
@@ -159,7 +152,6 @@ impl GuestResponse {
             ended: false,
             produced_bytes: 0,
             sent_bytes: 0,
-            paused_at_bytes: 0,
             bytes_max,
             declared_bytes,
             write_deadline: None,
@@ -238,11 +230,6 @@ impl GuestResponse {
         if self.ended {
             self.finish();
             return Poll::Ready(None);
-        }
-        if self.sent_bytes - self.paused_at_bytes >= BYTES_AT_ONCE {
-            self.paused_at_bytes = self.sent_bytes;
-            context.waker().wake_by_ref();
-            return Poll::Pending;
         }
         match std::task::ready!(self.poll_source(context)) {
             Some(Ok(frame)) => {
