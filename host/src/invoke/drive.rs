@@ -35,6 +35,8 @@ pub struct Driver {
     cpu: Arc<CpuClock>,
     deadline: Instant,
     failure: Option<Failure>,
+    /// The guest is to be polled again, and its task does not know yet.
+    woken: bool,
 }
 
 enum State {
@@ -152,14 +154,15 @@ impl Driver {
             share,
             waker: None,
         };
-        Self { state, cpu, deadline, failure: None }
+        Self { state, cpu, deadline, failure: None, woken: false }
     }
 
     /// Hands the guest to another driver; this one has nothing left to drive.
     #[must_use]
     pub fn take(&mut self) -> Self {
         let state = std::mem::replace(&mut self.state, State::Ended);
-        Self { state, cpu: Arc::clone(&self.cpu), deadline: self.deadline, failure: None }
+        let (cpu, deadline) = (Arc::clone(&self.cpu), self.deadline);
+        Self { state, cpu, deadline, failure: None, woken: false }
     }
 
     /// When the guest's wall time is over.
@@ -188,10 +191,22 @@ impl Driver {
         self.failure.take()
     }
 
-    /// Lets the guest run until it waits or ends. Once it has ended, its permit
-    /// and its memory are free, and [`Self::take_failure`] knows why.
+    /// Lets the guest run until it waits or ends, or its wall time is over. Once it
+    /// has ended, its permit and its memory are free, and [`Self::take_failure`]
+    /// knows why.
     pub fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        let State::Running { guest, timer, turn, share, waker } = &mut self.state else {
+        match self.poll_guest(context) {
+            Poll::Ready(()) => Poll::Ready(()),
+            Poll::Pending => self.poll_deadline(context),
+        }
+    }
+
+    /// The same without a look at its wall time: for who can go on with what the
+    /// guest has made. Who can not has to call [`Self::poll_deadline`] before it
+    /// waits, or the guest has nobody to be woken by.
+    pub fn poll_guest(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        self.woken = false;
+        let State::Running { guest, turn, share, waker, .. } = &mut self.state else {
             return Poll::Ready(());
         };
         // The waker of a guest that is away is with it.
@@ -219,27 +234,57 @@ impl Driver {
                 guest.take().map(|guest| slice(guest, &self.cpu, share, waker, ROUNDS_MAX))
             }
         };
-        // The guest may have been handed to another task while it was away.
-        if let Some(Ok(_)) = sliced
-            && (waker.rests() || !waker.task.will_wake(context.waker()))
-        {
-            context.waker().wake_by_ref();
-        }
-        let result = match sliced {
-            Some(Err(result)) => result,
-            waits => {
-                if let Some(Ok(waiting)) = waits {
-                    *guest = Some(waiting);
-                }
-                let deadline = self.deadline;
-                let timer = timer.get_or_insert_with(|| Box::pin(sleep_until(deadline)));
-                std::task::ready!(timer.as_mut().poll(context));
-                Err(Failure::Timeout)
+        match sliced {
+            Some(Err(result)) => {
+                self.end(result);
+                return Poll::Ready(());
             }
+            Some(Ok(waiting)) => {
+                *guest = Some(waiting);
+                // It may have been handed to another task while it was away.
+                self.woken = waker.rests() || !waker.task.will_wake(context.waker());
+            }
+            None => {}
+        }
+        Poll::Pending
+    }
+
+    /// Ends the guest if its wall time is over, and has the task woken when it is:
+    /// at once if the guest is to be polled again.
+    pub fn poll_deadline(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        let State::Running { timer, .. } = &mut self.state else {
+            return Poll::Pending;
         };
+        let deadline = self.deadline;
+        if std::mem::take(&mut self.woken) {
+            // Who comes back at once needs no timer, which wakes a thread to be set.
+            context.waker().wake_by_ref();
+            if Instant::now() < deadline {
+                return Poll::Pending;
+            }
+        } else {
+            let timer = timer.get_or_insert_with(|| Box::pin(sleep_until(deadline)));
+            std::task::ready!(timer.as_mut().poll(context));
+        }
+        self.end(Err(Failure::Timeout));
+        Poll::Ready(())
+    }
+
+    /// Does what may wake the guest, without waking its task: who calls this polls
+    /// the guest, or its deadline, afterwards.
+    pub fn noting_wakes<T>(&mut self, work: impl FnOnce() -> T) -> T {
+        let State::Running { guest: Some(_), waker: Some(waker), .. } = &self.state else {
+            return work();
+        };
+        waker.poll_begins();
+        let done = work();
+        self.woken |= waker.rests();
+        done
+    }
+
+    fn end(&mut self, result: Result<(), Failure>) {
         self.state = State::Ended;
         self.failure = result.err();
-        Poll::Ready(())
     }
 }
 

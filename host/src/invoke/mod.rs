@@ -296,16 +296,17 @@ async fn wait_http(
     bodyless: bool,
 ) -> Result<(Head, Source), Problem> {
     let reply = std::future::poll_fn(|context| {
-        let ended = driver.poll(context);
-        if driver.is_away() {
-            return Poll::Pending;
+        let ended = driver.poll_guest(context);
+        // It can only answer while it is polled: no waker is needed.
+        if !driver.is_away()
+            && let Ok(reply) = reply.try_recv()
+        {
+            return Poll::Ready(Some(reply));
         }
-        match reply.try_recv() {
-            Ok(reply) => Poll::Ready(Some(reply)),
-            Err(_) if ended.is_ready() => Poll::Ready(None),
-            // The guest can only answer while it is polled: no waker needed.
-            Err(_) => Poll::Pending,
+        if ended.is_pending() {
+            std::task::ready!(driver.poll_deadline(context));
         }
+        Poll::Ready(None)
     })
     .await;
     let Some(reply) = reply else {
@@ -351,11 +352,14 @@ async fn wait_cgi(
     let mut reader = HeadReader::default();
     loop {
         let chunk = std::future::poll_fn(|context| {
-            let _ = driver.poll(context);
-            if driver.is_away() {
-                return Poll::Pending;
-            }
+            let _ = driver.poll_guest(context);
             // Closed, at the latest, with the store of a guest that has ended.
+            if !driver.is_away()
+                && let Poll::Ready(chunk) = driver.noting_wakes(|| output.poll_read(context))
+            {
+                return Poll::Ready(chunk);
+            }
+            std::task::ready!(driver.poll_deadline(context));
             output.poll_read(context)
         })
         .await;

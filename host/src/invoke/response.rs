@@ -259,9 +259,9 @@ impl GuestResponse {
         if let Some(frame) = self.take_frame(context) {
             return Poll::Ready(Some(frame));
         }
-        let _ = self.driver.poll(context);
+        let _ = self.driver.poll_guest(context);
         if self.driver.is_away() {
-            return Poll::Pending;
+            return self.wait(context);
         }
         if let Some(problem) = self.record.as_ref().and_then(|record| record.request_problem()) {
             return Poll::Ready(Some(Err(problem)));
@@ -271,14 +271,14 @@ impl GuestResponse {
         }
         if self.source_end.is_some() && !self.driver.ended() {
             // Some guests only wait for their response to be taken.
-            let _ = self.driver.poll(context);
+            let _ = self.driver.poll_guest(context);
             if self.driver.is_away() {
-                return Poll::Pending;
+                return self.wait(context);
             }
         }
         let failure = self.driver.take_failure();
         match (self.source_end.take(), failure) {
-            (None, None) => Poll::Pending,
+            (None, None) => self.wait(context),
             (None, Some(failure)) => Poll::Ready(Some(Err(outcome_of(failure)))),
             (Some(Err(error)), failure) => Poll::Ready(Some(Err(response_failure(failure, error)))),
             (Some(Ok(())), None) => self.whole(),
@@ -294,13 +294,21 @@ impl GuestResponse {
         }
     }
 
+    /// Nothing to do until the guest is woken, or its wall time is over.
+    fn wait(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Problem>>> {
+        std::task::ready!(self.driver.poll_deadline(context));
+        let failure = self.driver.take_failure().unwrap_or(Failure::Timeout);
+        Poll::Ready(Some(Err(outcome_of(failure))))
+    }
+
     /// A frame that the guest has made, if it has and is not making more at this
     /// moment. Notes the end of the source.
     fn take_frame(&mut self, context: &mut Context<'_>) -> Option<Result<Frame<Bytes>, Problem>> {
         if self.driver.is_away() || self.source_end.is_some() {
             return None;
         }
-        match self.source.poll(context) {
+        // To take a frame may wake its guest, which is polled next in any case.
+        match self.driver.noting_wakes(|| self.source.poll(context)) {
             Poll::Pending => None,
             Poll::Ready(Some(Ok(frame))) => {
                 self.produced_bytes += frame.data_ref().map_or(0, length);
