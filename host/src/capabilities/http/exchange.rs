@@ -7,6 +7,7 @@
 //! request of the same function.
 
 use std::error::Error as _;
+use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -144,9 +145,7 @@ async fn over(
         Err(mut error) => match error.take_message() {
             Some(request) => Ok(Answered::NotEvenSent(request)),
             None => match (error.into_error(), copy) {
-                (error, Some(copy)) if error.is_incomplete_message() => {
-                    Ok(Answered::NotEvenSent(copy))
-                }
+                (error, Some(copy)) if was_closed(&error) => Ok(Answered::NotEvenSent(copy)),
                 (error, _) => Err(head_error(error)),
             },
         },
@@ -249,6 +248,17 @@ impl Body for RequestBody {
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
     }
+}
+
+/// Whether the server closed the connection instead of answering: politely, or
+/// with a reset, which is what comes back when both sides act at the same moment.
+fn was_closed(error: &hyper::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset};
+    let system = error.source().and_then(|source| source.downcast_ref::<io::Error>());
+    let was_reset = |error: &io::Error| {
+        matches!(error.kind(), BrokenPipe | ConnectionAborted | ConnectionReset)
+    };
+    error.is_incomplete_message() || system.is_some_and(was_reset)
 }
 
 /// What a failed exchange is to the guest.

@@ -102,6 +102,34 @@ async fn a_connection_that_the_server_has_closed_is_not_used() {
     }
 }
 
+/// A server that answers one request on each connection, and resets it when it has
+/// read the next.
+async fn resetting() -> SocketAddr {
+    server(|mut stream| async move {
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            stream.read_buf(&mut head).await.unwrap();
+        }
+        stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello").await.unwrap();
+        let _ = stream.read_u8().await;
+        socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO)).unwrap();
+    })
+    .await
+}
+
+#[tokio::test]
+async fn what_may_be_sent_twice_is_when_its_connection_is_reset() {
+    let url = format!("http://{}", resetting().await);
+    let egress = egress(EgressLimits::default(), &url, true);
+    for _ in 1..=5 {
+        assert_eq!(read(ask_once(&egress, &url, "GET").await).await.unwrap(), "hello");
+        kept(&egress, &url).await;
+    }
+    let request = request(&url).method("POST").body(empty()).unwrap();
+    let refused = ask(&egress, request, RequestOptions::default()).await;
+    assert!(matches!(refused, Err(Error::ConnectionTerminated)), "a POST may not");
+}
+
 #[tokio::test]
 async fn an_address_that_is_no_longer_good_is_left() {
     let (address, _, mut close) = counting(100).await;
