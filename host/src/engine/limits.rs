@@ -1,5 +1,5 @@
-//! What one store may use: memory summed over all its memories, tables,
-//! instances, and CPU time.
+//! What one store may use: memory summed over all its memories, tables and
+//! instances. CPU time is in [`super::cpu`].
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -42,71 +42,6 @@ pub struct Meter {
     pub request_broken: AtomicBool,
     /// Time from the start of the store to the end of instantiation, in nanoseconds.
     pub init_ns: AtomicU64,
-}
-
-/// CPU time of this thread, in nanoseconds.
-#[must_use]
-pub fn thread_cpu_ns() -> u64 {
-    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
-    let seconds = u64::try_from(time.tv_sec).unwrap_or_default();
-    let nanoseconds = u64::try_from(time.tv_nsec).unwrap_or_default();
-    seconds * 1_000_000_000 + nanoseconds
-}
-
-/// CPU time of one invocation that is worth counting for its function, in
-/// nanoseconds. Most requests take less, and touch nothing that others do.
-pub const DUE_NS: u64 = 500_000;
-
-/// The CPU clock of one invocation. It runs while the guest's future is polled,
-/// host calls included: a guest can not hide its use in them.
-#[derive(Debug)]
-pub struct CpuClock {
-    meter: Arc<Meter>,
-    /// Thread CPU time at which the running poll began, in nanoseconds.
-    slice_start_ns: AtomicU64,
-    /// CPU time that [`Self::end_slice`] has not returned yet.
-    due_ns: AtomicU64,
-    limit_ns: u64,
-}
-
-impl CpuClock {
-    /// A stopped clock.
-    #[must_use]
-    pub fn new(meter: Arc<Meter>, limit_ms: u64) -> Self {
-        let limit_ns = limit_ms.saturating_mul(1_000_000);
-        let (slice_start_ns, due_ns) = (AtomicU64::new(0), AtomicU64::new(0));
-        Self { meter, slice_start_ns, due_ns, limit_ns }
-    }
-
-    /// Call on the thread that is about to poll the guest.
-    pub fn start_slice(&self) {
-        self.slice_start_ns.store(thread_cpu_ns(), Ordering::Relaxed);
-    }
-
-    /// Call on the same thread after the poll. Returns whether the limit is used
-    /// up, and the CPU time that was not returned before, in nanoseconds: 0 until
-    /// it is worth while to count it, [`DUE_NS`].
-    pub fn end_slice(&self) -> (bool, u64) {
-        let before = self.meter.cpu_ns.load(Ordering::Relaxed);
-        let used = self.used_ns();
-        // Only this invocation writes here, one thread at a time.
-        self.meter.cpu_ns.store(used, Ordering::Relaxed);
-        let due = self.due_ns.load(Ordering::Relaxed) + used.saturating_sub(before);
-        let counted = if due < DUE_NS { 0 } else { due };
-        self.due_ns.store(due - counted, Ordering::Relaxed);
-        (used > self.limit_ns, counted)
-    }
-
-    /// Whether the limit is used up, asked while the guest runs.
-    #[must_use]
-    pub fn is_over(&self) -> bool {
-        self.used_ns() > self.limit_ns
-    }
-
-    fn used_ns(&self) -> u64 {
-        let slice = thread_cpu_ns().saturating_sub(self.slice_start_ns.load(Ordering::Relaxed));
-        self.meter.cpu_ns.load(Ordering::Relaxed) + slice
-    }
 }
 
 /// The memory of all guests together, beyond what each may always have.

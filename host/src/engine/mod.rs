@@ -13,6 +13,7 @@ pub mod classify;
 pub mod compile;
 pub mod compile_cache;
 pub mod compile_child;
+pub mod cpu;
 pub mod epoch;
 pub mod instances;
 pub mod limits;

@@ -23,7 +23,8 @@ use wasmtime_wasi_http::p3::Request as Request03;
 use wasmtime_wasi_http::p3::bindings::ServicePre;
 
 use super::Track;
-use super::limits::{CpuClock, HostMemory, Meter, StoreLimiter};
+use super::cpu::CpuClock;
+use super::limits::{HostMemory, Meter, StoreLimiter};
 use super::loader::Guest;
 use super::store::{CommandState, CpuLimitReached, GuestState, new_command_store, new_store};
 use crate::capabilities::body::{BodyError, GuestBody};

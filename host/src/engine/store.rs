@@ -8,7 +8,8 @@ use wasmtime_wasi::p1::WasiP1Ctx;
 use wasmtime_wasi::{ResourceTable, WasiCtx, WasiCtxView, WasiView};
 use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 
-use super::limits::{CpuClock, StoreLimiter};
+use super::cpu::CpuClock;
+use super::limits::StoreLimiter;
 use crate::capabilities::http::HttpHooks;
 
 /// Host memory that one host call may make for a guest, in bytes.

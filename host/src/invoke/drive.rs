@@ -15,7 +15,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::admission::Permit;
 use super::turns::{Share, Turn, Turned};
-use crate::engine::limits::CpuClock;
+use crate::engine::cpu::CpuClock;
 use crate::engine::run::Failure;
 
 /// Polls of a guest in a row, while it wakes itself. A 0.3 request takes three or

@@ -27,7 +27,7 @@ use crate::capabilities::http::HOPS_MAX;
 use crate::capabilities::log::{GuestLog, LogSource};
 use crate::capabilities::pipe::{PipeReader, pipe};
 use crate::engine::Engines;
-use crate::engine::limits::CpuClock;
+use crate::engine::cpu::CpuClock;
 use crate::engine::loader::{Guest, Loader};
 use crate::engine::run::{self, Call, Failure, Protocol, Reply};
 use crate::model::function::GuestKind;
