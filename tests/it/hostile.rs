@@ -4,7 +4,8 @@
 use serde_json::{Value, json};
 use tests::health::Health;
 use tests::hostile::{
-    REALLOC, answered_03, command, command_03, command_doing, http_02, http_03, sleepers,
+    REALLOC, SPIN, answered_03, command, command_03, command_doing, http_02, http_03,
+    long_instructions, sleepers, spinners,
 };
 use tests::{Host, Request, guests};
 
@@ -58,46 +59,17 @@ fn ends(host: &Host, name: &str, outcomes: &[&str]) {
     assert!(cpu_ms < 400, "{name}: {receipt}");
 }
 
-const SPIN: &str = "(loop $again (br $again)) unreachable";
-
 /// N1: wherever a guest's code can run, it can spin.
 #[test]
 fn spinning_anywhere() {
-    let spin = "(func $spin (loop $again (br $again)))";
-    let path = "(call $path (local.get $request) (i32.const 0)) unreachable";
-    all_end(&[
-        case("cgi-start", &["cpu_limit"], guests::wat("start-spin")),
-        case("http-start", &["cpu_limit"], http_02(REALLOC, &format!("{spin} (start $spin)"), "")),
-        case("http-realloc", &["cpu_limit"], http_02(SPIN, "", path)),
-        case("http-handler", &["cpu_limit"], http_02(REALLOC, spin, "(call $spin)")),
-        case(
-            "http3-start",
-            &["cpu_limit"],
-            http_03(&format!("{spin} (start $spin)"), "i32.const 0", "i32.const 0"),
-        ),
-        case("http3-handler", &["cpu_limit"], http_03("", SPIN, "i32.const 0")),
-        case("http3-callback", &["cpu_limit"], http_03("", "i32.const 1", SPIN)),
-    ]);
+    all_end(&spinners().map(|(name, component)| case(name, &["cpu_limit"], component)));
 }
 
 /// N2: instructions that take long each.
 #[test]
 fn instructions_that_take_long() {
-    let looped = |work: &str| {
-        command(&format!(
-            r#"(memory (export "memory") 480) (table $t 100000 funcref) (elem declare func $f) (func $f)
-        (func (export "_start") (loop $again {work} (br $again)))"#
-        ))
-    };
-    let bytes = 480 << 16;
-    let cases = [
-        ("fill", format!("(memory.fill (i32.const 0) (i32.const 7) (i32.const {bytes}))")),
-        ("copy", format!("(memory.copy (i32.const 0) (i32.const 1) (i32.const {}))", bytes - 1)),
-        ("table-fill", "(table.fill $t (i32.const 0) (ref.func $f) (i32.const 100000))".into()),
-        ("table-copy", "(table.copy $t $t (i32.const 0) (i32.const 1) (i32.const 99999))".into()),
-    ];
-    let cases = cases.map(|(name, work)| case(name, &["cpu_limit"], looped(&work)));
-    all_end(&cases);
+    let cases = long_instructions(480);
+    all_end(&cases.map(|(name, component)| case(name, &["cpu_limit"], component)));
 }
 
 /// N3: never caught in the act.

@@ -8,6 +8,7 @@ mod leaks;
 mod made_up;
 mod noisy;
 mod restarts;
+mod stops;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -26,6 +27,8 @@ const PART: f64 = 0.75;
 const RESTARTS: u32 = 3;
 const KILLS: u32 = 3;
 const FUNCTIONS: u32 = 30;
+/// How often each guest is stopped.
+const STOPS: usize = 2;
 /// Clients that do nothing, and that are slow.
 const IDLE_CLIENTS: usize = 2000;
 const SLOW_CLIENTS: usize = 300;

@@ -12,6 +12,8 @@ mod noisy;
 mod proxies;
 #[path = "../load/restarts.rs"]
 mod restarts;
+#[path = "../load/stops.rs"]
+mod stops;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -25,6 +27,8 @@ const PART: f64 = 0.99;
 const RESTARTS: u32 = 20;
 const KILLS: u32 = 50;
 const FUNCTIONS: u32 = 1000;
+/// How often each guest is stopped.
+const STOPS: usize = 15;
 /// Clients that do nothing, and that are slow.
 const IDLE_CLIENTS: usize = 10_000;
 const SLOW_CLIENTS: usize = 2000;

@@ -44,6 +44,47 @@ const HTTP_02: [(&str, &str, &str, &str); 13] = [
     ("wasi:random/random", "get-random-bytes", "random", "(param i64 i32)"),
 ];
 
+/// What never ends and does nothing.
+pub const SPIN: &str = "(loop $again (br $again)) unreachable";
+
+/// Guests that spin, wherever a guest's code can run.
+#[must_use]
+pub fn spinners() -> [(&'static str, Vec<u8>); 7] {
+    let spin = "(func $spin (loop $again (br $again)))";
+    let start = format!("{spin} (start $spin)");
+    let path = "(call $path (local.get $request) (i32.const 0)) unreachable";
+    [
+        ("cgi-start", guests::wat("start-spin")),
+        ("http-start", http_02(REALLOC, &start, "")),
+        ("http-realloc", http_02(SPIN, "", path)),
+        ("http-handler", http_02(REALLOC, spin, "(call $spin)")),
+        ("http3-start", http_03(&start, "i32.const 0", "i32.const 0")),
+        ("http3-handler", http_03("", SPIN, "i32.const 0")),
+        ("http3-callback", http_03("", "i32.const 1", SPIN)),
+    ]
+}
+
+/// Guests that do one thing again and again which takes long: to so many pages of
+/// memory, or to a table of 100,000.
+#[must_use]
+pub fn long_instructions(pages: u32) -> [(&'static str, Vec<u8>); 4] {
+    let bytes = pages << 16;
+    let looped = |work: String| {
+        command(&format!(
+            r#"(memory (export "memory") {pages}) (table $t 100000 funcref)
+            (elem declare func $f) (func $f)
+            (func (export "_start") (loop $again {work} (br $again)))"#
+        ))
+    };
+    [
+        ("fill", format!("(memory.fill (i32.const 0) (i32.const 7) (i32.const {bytes}))")),
+        ("copy", format!("(memory.copy (i32.const 0) (i32.const 1) (i32.const {}))", bytes - 1)),
+        ("table-fill", "(table.fill $t (i32.const 0) (ref.func $f) (i32.const 100000))".into()),
+        ("table-copy", "(table.copy $t $t (i32.const 0) (i32.const 1) (i32.const 99999))".into()),
+    ]
+    .map(|(name, work)| (name, looped(work)))
+}
+
 /// A command with these fields of a module besides its imports and a memory.
 #[must_use]
 pub fn command(fields: &str) -> Vec<u8> {
