@@ -18,6 +18,7 @@ mod guests;
 mod hostile;
 mod http1;
 mod http2;
+mod http2_rules;
 mod http_front;
 mod isolation;
 mod javascript_fetch;
