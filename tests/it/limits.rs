@@ -71,6 +71,23 @@ fn a_spinning_guest_ends_at_its_wall_time_too() {
 }
 
 #[test]
+fn a_guest_whose_answer_never_ends_ends_at_its_wall_time() {
+    let host = host().start();
+    let spec = json!({ "timeout": "200ms", "cpu": "20s", "response_body": "1GiB" });
+    for name in deploy_kinds(&host, &spec) {
+        let mut connection = host.connect();
+        let started = Instant::now();
+        connection.send(&Request::get(&format!("/{name}/big?bytes=1000000000"))).expect("send");
+        let answer = connection.head().expect("a head");
+        // It is taken as it comes, so that the guest never has to wait.
+        while let Ok(Some(_)) = connection.piece() {}
+        let took = started.elapsed();
+        let receipt = host.admin().receipt(answer.header("x-request-id").expect("an id"));
+        assert_eq!(receipt["outcome"], "timeout", "{name}: {took:?}, {receipt}");
+    }
+}
+
+#[test]
 fn guests_that_never_end_leave_the_others_alone() {
     // More of them than threads of the host.
     let host = host().start();

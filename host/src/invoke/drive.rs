@@ -201,9 +201,9 @@ impl Driver {
         }
     }
 
-    /// The same without a look at its wall time: for who can go on with what the
-    /// guest has made. Who can not has to call [`Self::poll_deadline`] before it
-    /// waits, or the guest has nobody to be woken by.
+    /// The same without a timer: for who can go on with what the guest has made. Who
+    /// can not has to call [`Self::poll_deadline`] before it waits, or nobody wakes
+    /// the guest, nor ends it.
     pub fn poll_guest(&mut self, context: &mut Context<'_>) -> Poll<()> {
         self.woken = false;
         let State::Running { guest, turn, share, waker, .. } = &mut self.state else {
@@ -246,6 +246,11 @@ impl Driver {
             }
             None => {}
         }
+        // A guest that always has more for its client is never waited for.
+        if Instant::now() >= self.deadline {
+            self.end(Err(Failure::Timeout));
+            return Poll::Ready(());
+        }
         Poll::Pending
     }
 
@@ -255,17 +260,14 @@ impl Driver {
         let State::Running { timer, .. } = &mut self.state else {
             return Poll::Pending;
         };
-        let deadline = self.deadline;
         if std::mem::take(&mut self.woken) {
             // Who comes back at once needs no timer, which wakes a thread to be set.
             context.waker().wake_by_ref();
-            if Instant::now() < deadline {
-                return Poll::Pending;
-            }
-        } else {
-            let timer = timer.get_or_insert_with(|| Box::pin(sleep_until(deadline)));
-            std::task::ready!(timer.as_mut().poll(context));
+            return Poll::Pending;
         }
+        let deadline = self.deadline;
+        let timer = timer.get_or_insert_with(|| Box::pin(sleep_until(deadline)));
+        std::task::ready!(timer.as_mut().poll(context));
         self.end(Err(Failure::Timeout));
         Poll::Ready(())
     }
@@ -342,6 +344,14 @@ mod tests {
         assert_eq!(task.0.load(Ordering::SeqCst), 1, "it comes back");
         assert!(driver.poll(&mut Context::from_waker(&waker)).is_ready());
         assert!(driver.ended() && driver.take_failure().is_none());
+    }
+
+    #[tokio::test]
+    async fn a_guest_that_is_never_waited_for_ends_at_its_wall_time() {
+        let mut driver = driver(|_| Poll::Pending).await;
+        driver.deadline = Instant::now();
+        assert!(driver.poll_guest(&mut Context::from_waker(Waker::noop())).is_ready());
+        assert!(matches!(driver.take_failure(), Some(Failure::Timeout)));
     }
 
     #[tokio::test]
