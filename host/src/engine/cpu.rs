@@ -1,6 +1,6 @@
 //! The CPU time of invocations. To ask the kernel for it is a system call, and two
 //! for each turn of a guest were a twentieth of a small request: it is asked only
-//! where the wall clock, which costs a load, can not tell.
+//! where the wall clock, which can be read without it, can not tell.
 
 use std::cell::Cell;
 use std::sync::Arc;
