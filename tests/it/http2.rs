@@ -3,14 +3,12 @@
 
 use bytes::Bytes;
 use http::{HeaderMap, Request};
-use tests::http2::{Http2, connect, read, run};
+use tests::http2::{Frame, GOAWAY, Http2, PREFACE, connect, field, frame, read, run};
 use tests::{Host, guests};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 use crate::host;
-
-pub(crate) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 fn host_with_functions() -> Host {
     let host = host().start();
@@ -20,22 +18,6 @@ fn host_with_functions() -> Host {
 
 fn url(host: &Host, path: &str) -> String {
     format!("http://{}{path}", host.address())
-}
-
-/// A frame as it goes over the wire.
-pub(crate) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
-    let length = u32::try_from(payload.len()).expect("short").to_be_bytes();
-    let head = [&length[1..], &[kind, flags], &stream.to_be_bytes()].concat();
-    [&head, payload].concat()
-}
-
-/// A literal header field of HPACK, not to be remembered.
-pub(crate) fn field(name: &str, value: &str) -> Vec<u8> {
-    let text = |text: &str| {
-        let length = u8::try_from(text.len()).expect("short");
-        [&[length], text.as_bytes()].concat()
-    };
-    [vec![0], text(name), text(value)].concat()
 }
 
 fn head(path: &str) -> Vec<u8> {
@@ -74,16 +56,10 @@ async fn flood(
     let mut buffer = vec![0; 64 << 10];
     while let Ok(read @ 1..) = reader.read(&mut buffer).await {
         said.extend_from_slice(&buffer[..read]);
-        while said.len() >= 9 {
-            let length =
-                usize::from(said[0]) << 16 | usize::from(said[1]) << 8 | usize::from(said[2]);
-            if said.len() < 9 + length {
-                break;
+        while let Some(frame) = Frame::take(&mut said) {
+            if frame.kind == GOAWAY {
+                goaway = frame.code(4);
             }
-            if said[3] == 7 {
-                goaway = said[13..17].try_into().ok().map(u32::from_be_bytes);
-            }
-            said.drain(..9 + length);
         }
     }
     (sending.await.expect("the sender"), goaway)

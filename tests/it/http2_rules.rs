@@ -3,13 +3,12 @@
 
 use std::time::Duration;
 
-use tests::http2::{connect, run};
+use tests::http2::{Frame, GOAWAY, PREFACE, connect, field, frame, run};
 use tests::{Host, guests};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 use crate::host;
-use crate::http2::{PREFACE, field, frame};
 
 // Kinds of frames (RFC 9113, 6).
 const DATA: u8 = 0;
@@ -19,7 +18,6 @@ const RST_STREAM: u8 = 3;
 const SETTINGS: u8 = 4;
 const PUSH_PROMISE: u8 = 5;
 const PING: u8 = 6;
-const GOAWAY: u8 = 7;
 const WINDOW_UPDATE: u8 = 8;
 const CONTINUATION: u8 = 9;
 const UNKNOWN: u8 = 0x16;
@@ -462,26 +460,17 @@ impl Wire {
                 Ok(1..) => {}
                 _ => self.heard.closed = true,
             }
-            while let Some((kind, flags, payload)) = self.next_frame() {
-                let code = |at: usize| payload[at..at + 4].try_into().map(u32::from_be_bytes).ok();
-                match kind {
+            while let Some(frame) = Frame::take(&mut self.unread) {
+                match frame.kind {
                     // The first field of a response is its status, indexed.
-                    HEADERS => self.heard.answered.push(payload[0]),
-                    RST_STREAM => self.heard.reset = code(0),
-                    GOAWAY => self.heard.goaway = code(4),
-                    PING if flags == ACK => self.heard.pong |= payload == LAST,
+                    HEADERS => self.heard.answered.push(frame.payload[0]),
+                    RST_STREAM => self.heard.reset = frame.code(0),
+                    GOAWAY => self.heard.goaway = frame.code(4),
+                    PING if frame.flags == ACK => self.heard.pong |= frame.payload == LAST,
                     _ => {}
                 }
             }
         }
-    }
-
-    fn next_frame(&mut self) -> Option<(u8, u8, Vec<u8>)> {
-        let head: [u8; 9] = self.unread.get(..9)?.try_into().expect("nine");
-        let length = u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize;
-        let payload = self.unread.get(9..9 + length)?.to_vec();
-        self.unread.drain(..9 + length);
-        Some((head[3], head[4], payload))
     }
 }
 

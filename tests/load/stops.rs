@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 use tests::health::Health;
 use tests::hostile::{long_instructions, spinners};
+use tests::latency::Latency;
 use tests::{Host, Request, guests};
 
 use crate::{PART, STOPS, alone, host};
@@ -33,11 +34,9 @@ fn are_stopped(host: &Host, paths: &[String], (outcome, late_max): (&str, Durati
         // Of the guest's own time nobody else can take any.
         assert!(used <= LIMIT + late_max, "{path} used {used:?}: {receipt}");
     }
-    late.sort_unstable();
-    let [median, part] = [0.5, PART].map(|part| late[((late.len() - 1) as f64 * part) as usize]);
-    let (count, worst) = (late.len(), late[late.len() - 1]);
-    println!("{count} stopped for {outcome}, late by {median:?}, {worst:?} at most");
-    assert!(part <= late_max, "late by {late:?}");
+    let (count, late) = (late.len(), Latency::of(late));
+    println!("{count} stopped for {outcome}, late by: {late}");
+    assert!(late.percentile(PART) <= late_max, "late by: {late}");
     health.check_but_memory(host, "the stopped guests");
 }
 

@@ -20,6 +20,61 @@ use tokio_rustls::client::TlsStream;
 
 use crate::wait::PATIENCE;
 
+/// With which a client begins.
+pub const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// The kind of the frame that ends a connection (RFC 9113, 6.8).
+pub const GOAWAY: u8 = 7;
+
+/// A frame as it goes over the wire.
+///
+/// # Panics
+/// When it is longer than 4 GiB.
+#[must_use]
+pub fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).expect("short").to_be_bytes();
+    let head = [&length[1..], &[kind, flags], &stream.to_be_bytes()].concat();
+    [&head, payload].concat()
+}
+
+/// A literal header field of HPACK, not to be remembered.
+///
+/// # Panics
+/// When its name or value is longer than 255 bytes.
+#[must_use]
+pub fn field(name: &str, value: &str) -> Vec<u8> {
+    let text = |text: &str| {
+        let length = u8::try_from(text.len()).expect("short");
+        [&[length], text.as_bytes()].concat()
+    };
+    [vec![0], text(name), text(value)].concat()
+}
+
+/// A frame as it came.
+#[derive(Debug)]
+pub struct Frame {
+    pub kind: u8,
+    pub flags: u8,
+    pub payload: Vec<u8>,
+}
+
+impl Frame {
+    /// The first one of what came, if all of it is there; it is taken out.
+    #[must_use]
+    pub fn take(came: &mut Vec<u8>) -> Option<Self> {
+        let [l0, l1, l2, kind, flags] = came.first_chunk().copied()?;
+        let end = 9 + u32::from_be_bytes([0, l0, l1, l2]) as usize;
+        let payload = came.get(9..end)?.to_vec();
+        came.drain(..end);
+        Some(Self { kind, flags, payload })
+    }
+
+    /// The error code that stands there, or another number of four bytes.
+    #[must_use]
+    pub fn code(&self, at: usize) -> Option<u32> {
+        self.payload.get(at..at + 4)?.try_into().ok().map(u32::from_be_bytes)
+    }
+}
+
 /// Runs what a client does, to its end or the end of patience.
 ///
 /// # Panics

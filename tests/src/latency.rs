@@ -25,11 +25,17 @@ impl Latency {
             let late = pause * client;
             Self::one(host, path, expected, count / CLIENTS, pause * CLIENTS, late)
         };
-        let mut times: Vec<Duration> = std::thread::scope(|scope| {
+        let times = std::thread::scope(|scope| {
             let clients = (0..CLIENTS).map(|client| scope.spawn(move || each(client)));
             let clients: Vec<_> = clients.collect();
             clients.into_iter().flat_map(|client| client.join().expect("a client")).collect()
         });
+        Self::of(times)
+    }
+
+    /// Of times that were measured elsewhere.
+    #[must_use]
+    pub fn of(mut times: Vec<Duration>) -> Self {
         times.sort_unstable();
         Self(times)
     }
