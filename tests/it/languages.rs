@@ -192,6 +192,7 @@ fn doctor_finds_what_is_there_and_says_what_it_will_do() {
     {
         let _turn = guests::take_turns();
         guests::get_ready(whit::dev::languages::Language::Zig);
+        guests::get_ready(whit::dev::languages::Language::Cpp);
     }
     let folder = tempfile::tempdir().expect("a folder");
     let mut command = command::command(WHIT, folder.path());

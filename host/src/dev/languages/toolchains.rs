@@ -19,8 +19,8 @@ const SCRIPTS: [Embedded; 3] = [
 const VERSIONS: &str = include_str!("../../../../guest-sdk/toolchains/versions");
 
 /// The folder that holds the tools `install` put there: a virtual environment
-/// in `python/`, npm packages in `javascript/`, and in `rust/` a toolchain
-/// where rustup could not download one.
+/// in `python/`, a C compiler in `c/`, npm packages in `javascript/`, and in
+/// `rust/` a toolchain where rustup could not download one.
 #[derive(Clone, Debug)]
 pub struct Toolchains {
     /// The folder.
@@ -41,6 +41,13 @@ impl Toolchains {
             .flatten()
             .flatten()
             .any(|entry| entry.path().join(&information).is_dir())
+    }
+
+    /// The zig that compiles C and C++, if it is there in the pinned version.
+    pub(super) fn c_compiler(&self) -> Option<PathBuf> {
+        let folder = self.root.join("c");
+        let information = format!("ziglang-{}.dist-info", version("ZIGLANG_FOR_C"));
+        folder.join(information).is_dir().then(|| folder.join("ziglang/zig"))
     }
 
     /// The folder with `node_modules` in it.

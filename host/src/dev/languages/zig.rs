@@ -15,7 +15,7 @@ pub(super) fn recognises(names: &FileNames) -> bool {
 }
 
 pub(super) fn missing(toolchains: &Toolchains) -> Vec<MissingTool> {
-    if is_there(toolchains) {
+    if toolchains.has_python_package("ziglang", version("ZIGLANG")) {
         return Vec::new();
     }
     vec![MissingTool::new("zig", "it compiles to WASI", Language::Zig)]
@@ -35,8 +35,9 @@ pub(super) fn build(
     })?;
     let mut binary = std::ffi::OsString::from("-femit-bin=");
     binary.push(&request.component);
-    let mut command = command(&request.toolchains);
-    command
+    let mut command = Command::new(request.toolchains.python_program("python"));
+    in_cache(&mut command, &request.toolchains)
+        .args(["-m", "ziglang"])
         .current_dir(folder)
         .args(["build-exe", entry, "-target", "wasm32-wasi", "-O", "ReleaseSmall", "-fstrip"])
         .arg(binary);
@@ -47,18 +48,8 @@ pub(super) fn inputs(request: &BuildRequest) -> Vec<PathBuf> {
     tools::included(tools::sources(request, &["zig"]), &["@import", "@embedFile"])
 }
 
-/// The zig of the toolchains: also a C and C++ compiler with its own libraries.
-pub(super) fn command(toolchains: &Toolchains) -> Command {
+/// Any zig compiles its libraries once, and keeps them there.
+pub(super) fn in_cache<'a>(command: &'a mut Command, toolchains: &Toolchains) -> &'a mut Command {
     let cache = toolchains.root.join("zig-cache");
-    let mut command = Command::new(toolchains.python_program("python"));
-    command
-        .args(["-m", "ziglang"])
-        // It compiles its libraries once, and keeps them here.
-        .env("ZIG_GLOBAL_CACHE_DIR", &cache)
-        .env("ZIG_LOCAL_CACHE_DIR", &cache);
-    command
-}
-
-pub(super) fn is_there(toolchains: &Toolchains) -> bool {
-    toolchains.has_python_package("ziglang", version("ZIGLANG"))
+    command.env("ZIG_GLOBAL_CACHE_DIR", &cache).env("ZIG_LOCAL_CACHE_DIR", &cache)
 }
