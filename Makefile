@@ -19,8 +19,9 @@ test:
 	guest-sdk/toolchains/install
 	$(CARGO) test --workspace --locked
 
-# The host as it should be released, laid out for what it was seen to do under
-# load: target/profile-guided/use/release/whit. Twenty minutes.
+# The host as it should be released, compiled and, where llvm-bolt is there, laid
+# out for what it was seen to do under load: target/profile-guided/use/release/whit.
+# Twenty-five minutes.
 release:
 	guest-sdk/toolchains/install
 	host/benches/profile-guided build -p whit

@@ -30,7 +30,7 @@ impl Host {
         std::fs::create_dir_all(folder)?;
         let file = folder.with_extension("toml");
         std::fs::write(&file, format!("{SETTINGS}{settings}"))?;
-        let mut command = Command::new(env!("CARGO_BIN_EXE_whit"));
+        let mut command = Command::new(program());
         command
             .args(["serve", "--ready-json", "--until-stdin-ends"])
             .args(["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"])
@@ -63,6 +63,12 @@ impl Host {
     pub(crate) fn deploy(&self, name: &str, component: &[u8]) -> anyhow::Result<()> {
         deployed(&mut self.admin()?, &self.upload(name, component))
     }
+}
+
+/// The host to measure: the one of `WHIT_BENCH_HOST`, else cargo's.
+pub(crate) fn program() -> PathBuf {
+    std::env::var_os("WHIT_BENCH_HOST")
+        .map_or_else(|| env!("CARGO_BIN_EXE_whit").into(), PathBuf::from)
 }
 
 /// Sends an upload, which has to be taken.

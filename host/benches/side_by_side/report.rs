@@ -100,9 +100,11 @@ pub(crate) fn range(values: impl Iterator<Item = f64>) -> (f64, f64) {
     })
 }
 
-/// Whether host and benchmark were built with a profile of the host under load.
-fn is_profile_guided() -> bool {
-    option_env!("RUSTFLAGS").is_some_and(|flags| flags.contains("-Cprofile-use="))
+/// Whether host and benchmark were built with this flag. A profile of the host
+/// under load is one, and relocations, without which its code can not be laid out
+/// anew, another.
+fn built_with(flag: &str) -> bool {
+    option_env!("RUSTFLAGS").is_some_and(|flags| flags.contains(flag))
 }
 
 /// Where, when, of what and how something was measured.
@@ -117,12 +119,14 @@ pub(crate) fn circumstances() -> String {
     let arguments = std::env::args().skip(1).filter(|argument| argument != "--bench");
     let arguments: Vec<String> = arguments.collect();
     let dashes = if arguments.is_empty() { "" } else { " -- " };
-    let cargo = if is_profile_guided() { "host/benches/profile-guided" } else { "cargo" };
+    let guided = built_with("-Cprofile-use=");
+    let cargo = if guided { "host/benches/profile-guided" } else { "cargo" };
+    let layout = if built_with("--emit-relocs") { " (llvm-bolt is there)" } else { "" };
     let arguments = arguments.join(" ");
     let command = format!("{cargo} bench{profile} --bench side_by_side{dashes}{arguments}");
     let warning =
         if cfg!(debug_assertions) { " **An unoptimised build: no figure counts.**" } else { "" };
-    format!("{machine}; {date}; commit {commit}{changed}; `{command}`.{warning}\n")
+    format!("{machine}; {date}; commit {commit}{changed}; `{command}`{layout}.{warning}\n")
 }
 
 /// What a program printed, or nothing.
