@@ -404,6 +404,7 @@ impl Bed {
             log: Arc::clone(&self.log),
             egress: Egress::nothing(),
             secure: false,
+            clears_slowly: false,
             hops: 0,
         };
         let run = |protocol| run::run(Arc::clone(guest), call(protocol));
@@ -415,7 +416,7 @@ impl Bed {
                 response.into_body().collect().await.map_err(anyhow::Error::msg)
             };
             let (ended, answer) = tokio::join!(run(Protocol::Http { request, reply }), answer);
-            ended?;
+            ended.result?;
             answer?;
         } else {
             let (stdout, mut output) = pipe();
@@ -425,7 +426,7 @@ impl Bed {
             let answer =
                 async { while poll_fn(|context| output.poll_read(context)).await.is_some() {} };
             let (ended, ()) = tokio::join!(run(protocol), answer);
-            ended?;
+            ended.result?;
         }
         Ok(())
     }

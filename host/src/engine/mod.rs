@@ -32,6 +32,7 @@ use wasmtime::{Engine, PoolingAllocatorMetrics};
 use crate::capabilities::clocks::Clocks;
 use crate::model::function::GuestKind;
 use limits::HostMemory;
+use loader::Guest;
 use pool::{Clearing, PoolBounds};
 
 /// What a guest needs of its engine.
@@ -131,6 +132,12 @@ impl Engines {
             Track::Sequential => &self.sequential,
             Track::Concurrent => &self.concurrent,
         }
+    }
+
+    /// Whether to make this guest's memory new takes as long as a request.
+    #[must_use]
+    pub fn clears_slowly(&self, guest: &Guest) -> bool {
+        matches!(guest, Guest::Http02(pre) if Engine::same(pre.engine(), &self.snapshots))
     }
 
     /// All of them, each with its track.

@@ -114,21 +114,37 @@ pub struct Call<B> {
     pub egress: Arc<Egress>,
     /// Whether the request came over TLS.
     pub secure: bool,
+    /// Whether to give the guest back at its end instead of clearing it.
+    pub clears_slowly: bool,
     /// How many functions have called each other to get here.
     pub hops: u8,
 }
 
+/// How a guest's run ended.
+pub struct Ended {
+    /// See [`Failure`]. Timeouts are the caller's: a guest that waits in a host call
+    /// is only ended by dropping its run.
+    pub result: Result<(), Failure>,
+    /// What is left of it, if its memory is cleared slowly.
+    pub remains: Option<Remains>,
+}
+
+/// A guest that has ended. Its slot in the pool is made new when this is dropped.
+pub struct Remains(#[expect(dead_code, reason = "it is only dropped")] pub(crate) Box<dyn Send>);
+
+impl From<Result<(), Failure>> for Ended {
+    fn from(result: Result<(), Failure>) -> Self {
+        Self { result, remains: None }
+    }
+}
+
 /// Runs a guest to its end. Dropping the future ends the guest at once and
 /// frees all that it held.
-///
-/// # Errors
-/// See [`Failure`]. Timeouts are the caller's: a guest that waits in a host
-/// call is only ended by dropping the future.
-pub async fn run<B>(guest: Arc<Guest>, call: Call<B>) -> Result<(), Failure>
+pub async fn run<B>(guest: Arc<Guest>, call: Call<B>) -> Ended
 where
     B: Body<Data = Bytes, Error = BodyError> + Send + 'static,
 {
-    let Call { protocol, environment, limits, memory, clocks, .. } = call;
+    let Call { protocol, environment, limits, memory, clocks, clears_slowly, .. } = call;
     let Call { meter, cpu, log, egress, secure, hops, .. } = call;
     let limiter = StoreLimiter::new(Arc::clone(&meter), limits.memory_bytes_max, memory);
     let store = |track, engine, wasi, limiter, cpu| {
@@ -138,9 +154,14 @@ where
     let ended = match (&*guest, protocol) {
         (Guest::Http02(pre), Protocol::Http { request, reply }) => {
             let wasi = wasi::http_context(&environment, &log, clocks);
-            let store = store(Track::Sequential, pre.engine(), wasi, limiter, cpu);
+            let mut store = store(Track::Sequential, pre.engine(), wasi, limiter, cpu);
             let scheme = if secure { Scheme::Https } else { Scheme::Http };
-            run_http_02(store, pre, request, scheme, reply, &meter).await
+            let ended = run_http_02(&mut store, pre, request, scheme, reply, &meter).await;
+            if clears_slowly {
+                let result = ended.map_err(|error| failure(&error, &meter));
+                return Ended { result, remains: Some(Remains(Box::new(store))) };
+            }
+            ended
         }
         (Guest::Http03(pre), Protocol::Http { request, reply }) => {
             let wasi = wasi::http_context(&environment, &log, clocks);
@@ -164,12 +185,12 @@ where
                     let store = store(Track::Concurrent, pre.engine(), wasi.build(), limiter, cpu);
                     run_cgi_03(store, pre, &meter).await
                 }
-                Guest::Http02(_) | Guest::Http03(_) => return Err(mismatch()),
+                Guest::Http02(_) | Guest::Http03(_) => return Err(mismatch()).into(),
             }
         }
-        _ => return Err(mismatch()),
+        _ => return Err(mismatch()).into(),
     };
-    ended.map_err(|error| failure(&error, &meter))
+    ended.map_err(|error| failure(&error, &meter)).into()
 }
 
 /// Not reached: a revision's kind decides both how it is loaded and how it is
@@ -179,7 +200,7 @@ fn mismatch() -> Failure {
 }
 
 async fn run_http_02<B>(
-    mut store: Store<GuestState>,
+    store: &mut Store<GuestState>,
     pre: &ProxyPre<GuestState>,
     request: http::Request<B>,
     scheme: Scheme,
@@ -198,8 +219,8 @@ where
             Err(code) => Reply::Refused(format!("{code:?}")),
         });
     })?;
-    let proxy = timed(meter, pre.instantiate_async(&mut store)).await?;
-    proxy.wasi_http_incoming_handler().call_handle(&mut store, request, answer).await
+    let proxy = timed(meter, pre.instantiate_async(&mut *store)).await?;
+    proxy.wasi_http_incoming_handler().call_handle(store, request, answer).await
 }
 
 /// As WASI 0.3 has it, where a request's scheme and host are in its URL alone.

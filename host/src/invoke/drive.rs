@@ -16,7 +16,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use super::admission::Permit;
 use super::turns::{Share, Turn, Turned};
 use crate::engine::cpu::CpuClock;
-use crate::engine::run::Failure;
+use crate::engine::run::{Ended, Failure, Remains};
 
 /// Polls of a guest in a row, while it wakes itself. A 0.3 request takes three or
 /// four; what goes on for longer is to let others pass.
@@ -25,8 +25,28 @@ const ROUNDS_MAX: u32 = 8;
 /// A guest with its permit, which is given back when the guest is gone,
 /// wherever that is: fields are dropped in their order.
 struct Guest {
-    run: Pin<Box<dyn Future<Output = Result<(), Failure>> + Send>>,
-    _permit: Permit,
+    run: Pin<Box<dyn Future<Output = Ended> + Send>>,
+    permit: Permit,
+}
+
+/// What is left of a guest, its permit last as well.
+struct Left {
+    remains: Remains,
+    permit: Permit,
+}
+
+impl Left {
+    /// Makes the guest's memory new when the task that runs now has done what it
+    /// can: its client has its answer before that. The function is charged for it,
+    /// nobody is billed.
+    fn clear_soon(self, share: Arc<Share>) {
+        tokio::spawn(async move {
+            let started = Instant::now();
+            drop(self.remains);
+            share.charge(u64::try_from(started.elapsed().as_nanos()).unwrap_or(u64::MAX));
+            drop(self.permit);
+        });
+    }
 }
 
 /// Drives one guest.
@@ -54,7 +74,7 @@ enum State {
 }
 
 /// What came of one poll of a guest: the guest, if it goes on, or its end.
-type Sliced = Result<Guest, Result<(), Failure>>;
+type Sliced = Result<Guest, (Result<(), Failure>, Option<Left>)>;
 
 /// The waker of a guest. What wakes it while it is being polled is noted, not
 /// passed on: whoever polls it looks afterwards. A 0.3 guest's tasks wake each
@@ -130,9 +150,12 @@ fn slice(
     let (cpu_is_over, due_ns) = cpu.end_slice();
     share.charge(due_ns);
     match polled {
-        Err(panic) => Err(Err(Failure::Host(panic_text(panic.as_ref())))),
-        Ok(Poll::Ready(result)) => Err(result),
-        Ok(Poll::Pending) if cpu_is_over => Err(Err(Failure::CpuLimit)),
+        Err(panic) => Err((Err(Failure::Host(panic_text(panic.as_ref()))), None)),
+        Ok(Poll::Ready(Ended { result, remains })) => {
+            let permit = guest.permit;
+            Err((result, remains.map(|remains| Left { remains, permit })))
+        }
+        Ok(Poll::Pending) if cpu_is_over => Err((Err(Failure::CpuLimit), None)),
         Ok(Poll::Pending) => Ok(guest),
     }
 }
@@ -140,13 +163,13 @@ fn slice(
 impl Driver {
     /// A guest that has not been polled yet. Its limits count from here.
     pub fn new(
-        guest: impl Future<Output = Result<(), Failure>> + Send + 'static,
+        guest: impl Future<Output = Ended> + Send + 'static,
         permit: Permit,
         cpu: Arc<CpuClock>,
         deadline: Instant,
     ) -> Self {
         let share = Arc::clone(permit.share());
-        let guest = Guest { run: Box::pin(guest), _permit: permit };
+        let guest = Guest { run: Box::pin(guest), permit };
         let state = State::Running {
             guest: Some(guest),
             timer: None,
@@ -192,8 +215,8 @@ impl Driver {
     }
 
     /// Lets the guest run until it waits or ends, or its wall time is over. Once it
-    /// has ended, its permit and its memory are free, and [`Self::take_failure`]
-    /// knows why.
+    /// has ended, its permit and its memory are free, or soon will be, and
+    /// [`Self::take_failure`] knows why.
     pub fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
         match self.poll_guest(context) {
             Poll::Ready(()) => Poll::Ready(()),
@@ -222,12 +245,16 @@ impl Driver {
             let (guest, waker) = (guest.take()?, Arc::clone(waker));
             let (cpu, share) = (Arc::clone(&self.cpu), Arc::clone(share));
             // Once: what a guest gives way with on such a thread wakes it at once.
-            Some(move || slice(guest, &cpu, &share, &waker, 1))
+            // There it is cleared as well: requests have their threads to themselves.
+            Some(move || {
+                slice(guest, &cpu, &share, &waker, 1).map_err(|(result, _left)| (result, None))
+            })
         };
         let sliced = match turn.poll(context, share, away) {
             Poll::Pending => None,
             Poll::Ready(Turned::Back(None)) => {
-                Some(Err(Err(Failure::Host("the guest's thread was taken away".to_owned()))))
+                let failure = Failure::Host("the guest's thread was taken away".to_owned());
+                Some(Err((Err(failure), None)))
             }
             Poll::Ready(Turned::Back(sliced)) => sliced,
             Poll::Ready(Turned::Here(_place)) => {
@@ -235,7 +262,10 @@ impl Driver {
             }
         };
         match sliced {
-            Some(Err(result)) => {
+            Some(Err((result, left))) => {
+                if let Some(left) = left {
+                    left.clear_soon(Arc::clone(share));
+                }
                 self.end(result);
                 return Poll::Ready(());
             }
@@ -306,13 +336,14 @@ mod tests {
     use super::*;
 
     /// Drives a guest that does this at each poll.
-    async fn driver<P>(poll: P) -> Driver
+    async fn driver<P>(mut poll: P) -> Driver
     where
         P: FnMut(&mut Context<'_>) -> Poll<Result<(), Failure>> + Send + 'static,
     {
         let permit = admit(&Gate::new(1), &HostGate::new(1), Duration::ZERO).await.unwrap();
         let cpu = Arc::new(CpuClock::new(Arc::default(), 10_000));
-        Driver::new(poll_fn(poll), permit, cpu, Instant::now() + Duration::from_secs(60))
+        let guest = poll_fn(move |context| poll(context).map(Ended::from));
+        Driver::new(guest, permit, cpu, Instant::now() + Duration::from_secs(60))
     }
 
     #[derive(Default)]
@@ -344,6 +375,23 @@ mod tests {
         assert_eq!(task.0.load(Ordering::SeqCst), 1, "it comes back");
         assert!(driver.poll(&mut Context::from_waker(&waker)).is_ready());
         assert!(driver.ended() && driver.take_failure().is_none());
+    }
+
+    #[tokio::test]
+    async fn what_is_cleared_slowly_is_cleared_after_the_answer() {
+        let (left, gate) = (Arc::new(()), Gate::new(1));
+        let remains = Remains(Box::new(Arc::clone(&left)));
+        let mut ended = Some(Ended { result: Ok(()), remains: Some(remains) });
+        let guest = poll_fn(move |_| Poll::Ready(ended.take().unwrap()));
+        let permit = admit(&gate, &HostGate::new(1), Duration::ZERO).await.unwrap();
+        let cpu = Arc::new(CpuClock::new(Arc::default(), 10_000));
+        let mut driver = Driver::new(guest, permit, cpu, Instant::now() + Duration::from_secs(60));
+        assert!(driver.poll(&mut Context::from_waker(Waker::noop())).is_ready());
+        assert!(driver.ended() && driver.take_failure().is_none());
+        assert_eq!(Arc::strong_count(&left), 2, "who answers goes on first");
+        assert_eq!(gate.in_use(), 1, "its slot is not free yet");
+        tokio::task::yield_now().await;
+        assert_eq!((Arc::strong_count(&left), gate.in_use()), (1, 0));
     }
 
     #[tokio::test]

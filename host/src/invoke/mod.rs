@@ -201,6 +201,7 @@ impl Invoker {
             cpu: Arc::clone(&cpu),
             log,
             egress: Arc::clone(&target.egress),
+            clears_slowly: self.engines.clears_slowly(&guest),
             secure,
             hops,
         };
