@@ -40,6 +40,18 @@ fn every_thread_is_confined_and_the_host_does_all_it_has_to() {
 }
 
 #[test]
+fn no_memory_can_be_written_to_and_executed() {
+    let host = host().start();
+    host.admin().deploy("hello", &guests::answering("hello"));
+    assert_eq!(host.get("/hello/").text(), "hello");
+    let mappings = fs::read_to_string(format!("/proc/{}/maps", host.pid())).expect("its memory");
+    let of = |line: &str| line.split(' ').nth(1).expect("what may be done").to_owned();
+    let kinds: BTreeSet<String> = mappings.lines().map(of).collect();
+    assert!(kinds.contains("r-xp") && kinds.contains("rw-p"), "{kinds:?}");
+    assert!(!kinds.iter().any(|kind| kind.contains('w') && kind.contains('x')), "{kinds:?}");
+}
+
+#[test]
 fn an_operator_can_do_without_and_is_told() {
     let host = host().set("sandbox", "off").start();
     assert!(logged(&host, "the sandbox is off"));
