@@ -14,6 +14,7 @@ use std::task::{Context, Poll, Wake, Waker};
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::admission::Permit;
+use super::fair::Place;
 use super::turns::{Share, Turn, Turned};
 use crate::engine::cpu::CpuClock;
 use crate::engine::run::{Ended, Failure, Remains};
@@ -29,22 +30,22 @@ struct Guest {
     permit: Permit,
 }
 
-/// What is left of a guest, its permit last as well.
+/// What is left of a guest, with its turn, if it needed one, and its permit.
 struct Left {
     remains: Remains,
+    place: Option<Place>,
     permit: Permit,
 }
 
 impl Left {
-    /// Makes the guest's memory new when the task that runs now has done what it
-    /// can: its client has its answer before that. The function is charged for it,
-    /// nobody is billed.
+    /// Makes the guest's memory new on a thread for what takes long: nobody's answer
+    /// waits for it. The function is charged for it, nobody is billed.
     fn clear_soon(self, share: Arc<Share>) {
-        tokio::spawn(async move {
+        tokio::task::spawn_blocking(move || {
             let started = Instant::now();
             drop(self.remains);
             share.charge(u64::try_from(started.elapsed().as_nanos()).unwrap_or(u64::MAX));
-            drop(self.permit);
+            drop((self.place, self.permit));
         });
     }
 }
@@ -125,13 +126,15 @@ impl Wake for GuestWaker {
 }
 
 /// Polls a guest, on whatever thread, until it waits for something that is not
-/// there; but `rounds` times at most.
+/// there; but `rounds` times at most. Its place is free again after that, or when
+/// what is left of it is cleared.
 fn slice(
     mut guest: Guest,
     cpu: &CpuClock,
     share: &Share,
     waker: &Arc<GuestWaker>,
     rounds: u32,
+    place: Option<Place>,
 ) -> Sliced {
     let as_waker = Waker::from(Arc::clone(waker));
     let mut context = Context::from_waker(&as_waker);
@@ -148,12 +151,12 @@ fn slice(
         }
     }));
     let (cpu_is_over, due_ns) = cpu.end_slice();
-    share.charge(due_ns);
+    share.charge_turn(due_ns);
     match polled {
         Err(panic) => Err((Err(Failure::Host(panic_text(panic.as_ref()))), None)),
         Ok(Poll::Ready(Ended { result, remains })) => {
             let permit = guest.permit;
-            Err((result, remains.map(|remains| Left { remains, permit })))
+            Err((result, remains.map(|remains| Left { remains, place, permit })))
         }
         Ok(Poll::Pending) if cpu_is_over => Err((Err(Failure::CpuLimit), None)),
         Ok(Poll::Pending) => Ok(guest),
@@ -245,10 +248,7 @@ impl Driver {
             let (guest, waker) = (guest.take()?, Arc::clone(waker));
             let (cpu, share) = (Arc::clone(&self.cpu), Arc::clone(share));
             // Once: what a guest gives way with on such a thread wakes it at once.
-            // There it is cleared as well: requests have their threads to themselves.
-            Some(move || {
-                slice(guest, &cpu, &share, &waker, 1).map_err(|(result, _left)| (result, None))
-            })
+            Some(move |place| slice(guest, &cpu, &share, &waker, 1, place))
         };
         let sliced = match turn.poll(context, share, away) {
             Poll::Pending => None,
@@ -257,8 +257,8 @@ impl Driver {
                 Some(Err((Err(failure), None)))
             }
             Poll::Ready(Turned::Back(sliced)) => sliced,
-            Poll::Ready(Turned::Here(_place)) => {
-                guest.take().map(|guest| slice(guest, &self.cpu, share, waker, ROUNDS_MAX))
+            Poll::Ready(Turned::Here(place)) => {
+                guest.take().map(|guest| slice(guest, &self.cpu, share, waker, ROUNDS_MAX, place))
             }
         };
         match sliced {
@@ -377,21 +377,36 @@ mod tests {
         assert!(driver.ended() && driver.take_failure().is_none());
     }
 
+    /// What takes long to clear: until it is told that it is done.
+    struct Slow(std::sync::mpsc::Receiver<()>);
+
+    impl Drop for Slow {
+        fn drop(&mut self) {
+            self.0.recv().unwrap();
+        }
+    }
+
     #[tokio::test]
     async fn what_is_cleared_slowly_is_cleared_after_the_answer() {
-        let (left, gate) = (Arc::new(()), Gate::new(1));
-        let remains = Remains(Box::new(Arc::clone(&left)));
-        let mut ended = Some(Ended { result: Ok(()), remains: Some(remains) });
-        let guest = poll_fn(move |_| Poll::Ready(ended.take().unwrap()));
-        let permit = admit(&gate, &HostGate::new(1), Duration::ZERO).await.unwrap();
-        let cpu = Arc::new(CpuClock::new(Arc::default(), 10_000));
-        let mut driver = Driver::new(guest, permit, cpu, Instant::now() + Duration::from_secs(60));
-        assert!(driver.poll(&mut Context::from_waker(Waker::noop())).is_ready());
-        assert!(driver.ended() && driver.take_failure().is_none());
-        assert_eq!(Arc::strong_count(&left), 2, "who answers goes on first");
-        assert_eq!(gate.in_use(), 1, "its slot is not free yet");
-        tokio::task::yield_now().await;
-        assert_eq!((Arc::strong_count(&left), gate.in_use()), (1, 0));
+        for is_away in [false, true] {
+            let (done, is_done) = std::sync::mpsc::channel();
+            let remains = Remains(Box::new(Slow(is_done)));
+            let mut ended = Some(Ended { result: Ok(()), remains: Some(remains) });
+            let guest = poll_fn(move |_| Poll::Ready(ended.take().unwrap()));
+            let (gate, host_gate) = (Gate::new(1), HostGate::new(1));
+            let permit = admit(&gate, &host_gate, Duration::ZERO).await.unwrap();
+            if is_away {
+                permit.share().charge_turn(10_000_000_000);
+            }
+            let cpu = Arc::new(CpuClock::new(Arc::default(), 10_000));
+            let deadline = Instant::now() + Duration::from_secs(60);
+            let mut driver = Driver::new(guest, permit, cpu, deadline);
+            poll_fn(|context| driver.poll(context)).await;
+            assert!(driver.ended() && driver.take_failure().is_none(), "who answers goes on");
+            assert_eq!(gate.in_use(), 1, "its slot is not free yet");
+            done.send(()).unwrap();
+            assert!(admit(&gate, &host_gate, Duration::from_secs(10)).await.is_ok());
+        }
     }
 
     #[tokio::test]
@@ -439,7 +454,7 @@ mod tests {
         })
         .await;
         if let State::Running { share, .. } = &driver.state {
-            share.charge(10_000_000_000);
+            share.charge_turn(10_000_000_000);
         }
         poll_fn(|context| Poll::Ready(driver.poll(context).is_pending())).await;
         starts.recv().await.unwrap();

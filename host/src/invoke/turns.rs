@@ -55,7 +55,16 @@ pub struct Share {
 }
 
 impl Share {
-    /// Charges the function for CPU time of one of its guests.
+    /// Charges the function for the CPU time of a turn of one of its guests.
+    pub fn charge_turn(&self, cpu_ns: u64) {
+        if cpu_ns >= LONG_NS {
+            let until = epoch::ticks().wrapping_add(LONG_TICKS);
+            self.long_until_ticks.store(until, Ordering::Relaxed);
+        }
+        self.charge(cpu_ns);
+    }
+
+    /// Charges the function for CPU time that was used for one of its guests.
     pub fn charge(&self, cpu_ns: u64) {
         if cpu_ns == 0 {
             return;
@@ -64,9 +73,6 @@ impl Share {
         let cost = (cpu_ns.saturating_mul(SHARE) / tick_ns).max(1);
         let cost = u32::try_from(cost).unwrap_or(DEBT_TICKS_MAX);
         let now = epoch::ticks();
-        if cpu_ns >= LONG_NS {
-            self.long_until_ticks.store(now.wrapping_add(LONG_TICKS), Ordering::Relaxed);
-        }
         let pay = |paid: u32| {
             let owed = later(paid, now).wrapping_sub(now);
             Some(now.wrapping_add(owed.saturating_add(cost).min(DEBT_TICKS_MAX)))
@@ -117,7 +123,8 @@ pub enum Turned<T> {
 }
 
 impl<T: Send + 'static> Turn<T> {
-    /// Waits for a turn, if one is needed, and then for `work` to be done in it.
+    /// Waits for a turn, if one is needed, and then for `work` to be done in it, which
+    /// gives the place back.
     pub fn poll<W>(
         &mut self,
         context: &mut Context<'_>,
@@ -125,7 +132,7 @@ impl<T: Send + 'static> Turn<T> {
         work: impl FnOnce() -> Option<W>,
     ) -> Poll<Turned<T>>
     where
-        W: FnOnce() -> T + Send + 'static,
+        W: FnOnce(Option<Place>) -> T + Send + 'static,
     {
         let place = match self {
             Self::None if !share.is_heavy() => return Poll::Ready(Turned::Here(None)),
@@ -149,10 +156,7 @@ impl<T: Send + 'static> Turn<T> {
             let Some(work) = work() else {
                 return Poll::Ready(Turned::Back(None));
             };
-            *self = Self::Away(tokio::task::spawn_blocking(move || {
-                let _place = place;
-                work()
-            }));
+            *self = Self::Away(tokio::task::spawn_blocking(move || work(place)));
         }
         let Self::Away(handle) = self else {
             return Poll::Ready(Turned::Here(None));
@@ -189,10 +193,12 @@ mod tests {
     fn a_long_turn_is_remembered_and_forgotten() {
         let share = Share::default();
         for _ in 0..1000 {
-            share.charge(LONG_NS - 1);
+            share.charge_turn(LONG_NS - 1);
         }
         assert!(!share.takes_long());
         share.charge(LONG_NS);
+        assert!(!share.takes_long(), "it was no turn");
+        share.charge_turn(LONG_NS);
         assert!(share.takes_long());
         let long_ago = epoch::ticks().wrapping_sub(1);
         share.long_until_ticks.store(long_ago, Ordering::Relaxed);
