@@ -10,13 +10,25 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::engine::compile::CompileBounds;
-use crate::engine::pool::PoolBounds;
+use crate::engine::pool::{self, PoolBounds};
 use crate::model::quantity::{ByteSize, Millis};
 use crate::sandbox::Mode;
 
 /// Most guests at the same time: the address space that the pools reserve for
 /// each of them, 39 GB with all guard pages, has to fit into 128 TB.
 const INSTANCES_MAX: u32 = 2500;
+
+/// Mappings of an artifact: what is before its code, the code, what is behind it.
+const MAPPINGS_PER_COMPONENT: u32 = 3;
+/// Mappings of the host itself: its libraries, threads and heap.
+const OTHER_MAPPINGS: u32 = 2_000;
+/// Components in memory, if nothing is set, whatever the kernel's bound. With fewer
+/// a host of many functions would do little else than load.
+const LOADED_DEFAULT_MIN: u32 = 1_000;
+/// The same, at most: what is called rarely need not stay.
+const LOADED_DEFAULT_MAX: u32 = 10_000;
+/// Most that can be asked for.
+const LOADED_MAX: u32 = 100_000;
 
 /// Every setting: its name in the file, its default, and what it is. The
 /// environment variable is the name in capitals with `WHIT_` before it.
@@ -39,7 +51,12 @@ const SETTINGS: &[(&str, &str, &str)] = &[
         "",
         "memory of all guests together [default: three quarters of the machine's]",
     ),
-    ("loaded_max", "4000", "components in memory; others are loaded when called"),
+    (
+        "loaded_max",
+        "",
+        "components in memory, others are loaded when called [default: what fits into the \
+         kernel's vm.max_map_count, 10000 at most]",
+    ),
     ("compile_time_max", "60s", "CPU time of one compile, which may take four times as long"),
     ("compile_memory_max", "2GiB", "address space of one compile"),
     ("compiles_max", "2", "compiles at the same time"),
@@ -178,6 +195,20 @@ fn user_data_dir() -> PathBuf {
     base.unwrap_or_else(|| PathBuf::from("/var/lib")).join("whit")
 }
 
+/// Mappings that a process may have. 65530 is the kernel's own default, many
+/// distributions have more.
+fn machine_mappings() -> u32 {
+    let text = std::fs::read_to_string("/proc/sys/vm/max_map_count").unwrap_or_default();
+    text.trim().parse().unwrap_or(65_530)
+}
+
+/// Components that fit into a process's mappings beside full pools.
+fn loaded_default(machine_mappings: u32, instances: u32) -> u32 {
+    let taken = pool::mappings_max(instances).saturating_add(OTHER_MAPPINGS);
+    let left = machine_mappings.saturating_sub(taken);
+    (left / MAPPINGS_PER_COMPONENT).clamp(LOADED_DEFAULT_MIN, LOADED_DEFAULT_MAX)
+}
+
 /// Memory that this process may use, in bytes: the machine's, or its group's.
 fn machine_memory_bytes() -> u64 {
     let bytes = |path: &str| std::fs::read_to_string(path).ok()?.trim().parse::<u64>().ok();
@@ -209,12 +240,13 @@ impl Config {
         flags: &Flags,
     ) -> Result<Self, ConfigError> {
         let mut reader = Reader::new(file, environment, flags)?;
+        let instances = reader.number("instances_max", 1..=INSTANCES_MAX);
         let config = Self {
             listen: reader.value("listen"),
             admin_listen: reader.value("admin_listen"),
             data_dir: reader.data_dir(),
             pool: PoolBounds {
-                instances: reader.number("instances_max", 1..=INSTANCES_MAX),
+                instances,
                 memory_bytes_max: reader.size("memory_max"),
                 guest_memory_bytes_max: reader.guest_memory(),
                 fine_clocks: reader.parsed("fine_clocks").unwrap_or(false),
@@ -226,7 +258,7 @@ impl Config {
             body_stall_max: reader.time("body_stall_max"),
             response_stall_max: reader.time("response_stall_max"),
             component_bytes_max: reader.size("component_max"),
-            loaded_max: reader.number("loaded_max", 1..=10_000) as usize,
+            loaded_max: reader.loaded(instances) as usize,
             compile: CompileBounds {
                 memory_bytes_max: reader.size("compile_memory_max"),
                 time_max: reader.time("compile_time_max"),
@@ -364,6 +396,15 @@ impl Reader {
         bytes
     }
 
+    fn loaded(&mut self, instances: u32) -> u32 {
+        if !self.text("loaded_max").is_empty() {
+            return self.number("loaded_max", 1..=LOADED_MAX);
+        }
+        let loaded = loaded_default(machine_mappings(), instances);
+        self.values.insert("loaded_max", (loaded.to_string(), "default".to_owned()));
+        loaded
+    }
+
     fn data_dir(&mut self) -> PathBuf {
         let folder = self.text("data_dir");
         if !folder.is_empty() {
@@ -388,6 +429,19 @@ impl Reader {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn as_many_components_stay_as_the_kernel_has_mappings_for() {
+        // The kernel's default, and what many distributions have.
+        assert_eq!(loaded_default(65_530, 1_000), 5_010);
+        assert_eq!(loaded_default(1_048_576, 1_000), 10_000);
+        assert_eq!(loaded_default(65_530, 100), 10_000);
+        assert_eq!(loaded_default(65_530, INSTANCES_MAX), 1_000);
+        let mut shown = Config::resolve("", |_| None, &Flags::default()).unwrap().explain();
+        shown.retain(|character| character != ' ');
+        let loaded = loaded_default(machine_mappings(), 1_000);
+        assert!(shown.contains(&format!("loaded_max{loaded}")), "{shown}");
+    }
 
     #[test]
     fn later_sources_win() {

@@ -55,13 +55,15 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<Section> {
     row("first request of each, cold", latencies(&first));
     row("requests spread at random", latencies(&spread));
     row("the same on one connection", latencies(&single));
+    let mappings = std::fs::read_to_string("/proc/sys/vm/max_map_count")?;
     let notes = vec![
         "Memory: resident, and of that anonymous (not mapped files, which the kernel can drop)."
             .to_owned(),
         format!(
-            "{} connections where not said otherwise; the host's defaults, so at most 4000 \
-             components are in memory.",
-            options.connections
+            "{} connections where not said otherwise. vm.max_map_count is {}, which bounds how \
+             many components are in memory (`whit serve --check` tells: loaded_max).",
+            options.connections,
+            mappings.trim()
         ),
     ];
     Ok(Section { table, notes, skipped: Vec::new() })

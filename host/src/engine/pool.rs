@@ -136,6 +136,22 @@ pub fn host_config(
     Ok(config)
 }
 
+/// Most memory mappings that the pools of all engines come to with so many
+/// `instances`, whatever guests do.
+#[must_use]
+pub fn mappings_max(instances: u32) -> u32 {
+    /// What lies before a memory's image, the image, what the guest may use behind
+    /// it, what it may not.
+    const PER_MEMORY: u32 = 4;
+    /// Itself and its guard page.
+    const PER_STACK: u32 = 2;
+    let whole = instances.div_ceil(SNAPSHOT_INSTANCES_PART);
+    let sequential = instances.saturating_add(whole);
+    let memories = sequential.saturating_add(instances).saturating_mul(MEMORIES_PER_COMPONENT_MAX);
+    let stacks = sequential.saturating_add(instances.saturating_mul(CONCURRENT_STACKS));
+    memories.saturating_mul(PER_MEMORY).saturating_add(stacks.saturating_mul(PER_STACK))
+}
+
 fn pool(
     track: Track,
     clearing: Clearing,
