@@ -54,9 +54,17 @@ impl Host {
 
     /// The request that uploads a component.
     pub(crate) fn upload(&self, name: &str, component: &[u8]) -> Vec<u8> {
-        let headers =
-            format!("Authorization: Bearer {}\r\nContent-Type: application/wasm\r\n", self.token);
+        let headers = format!("{}Content-Type: application/wasm\r\n", self.authorization());
         http::request("PUT", &format!("/v1/functions/{name}"), &headers, component)
+    }
+
+    /// The request for its metrics.
+    pub(crate) fn metrics(&self) -> Vec<u8> {
+        http::request("GET", "/metrics", &self.authorization(), b"")
+    }
+
+    fn authorization(&self) -> String {
+        format!("Authorization: Bearer {}\r\n", self.token)
     }
 
     /// Deploys a component.
