@@ -11,6 +11,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use rustix::process::{Resource, Rlimit};
+use wasmparser::{Validator, WasmFeatures};
 use wasmtime::component::Component;
 use wasmtime::{CacheStore, Engine, Module};
 
@@ -18,7 +19,7 @@ use super::classify::{self, Form, NotAGuest};
 use super::compile::{Compiled, Report};
 use super::compile_cache::CompileCache;
 use super::loader::Guest;
-use super::{Track, instances, linker, pool};
+use super::{Track, instances, linker, merge, pool};
 use crate::model::function::GuestKind;
 use crate::sandbox;
 
@@ -119,11 +120,27 @@ fn compile(upload: Vec<u8>, help: &Help) -> Result<(Compiled, Vec<u8>), Refused>
         check_instances(&component)?;
     }
     let engine = engine(track, help)?;
-    let compiled = Component::from_binary(&engine, &component).map_err(|error| invalid(&error))?;
+    let compiled = compile_component(&engine, &component).map_err(|error| invalid(&error))?;
     let imports = check_imports(&engine, kind, &compiled)?;
     let code = compiled.serialize().map_err(Refused::Engine)?;
     save(help);
     Ok((Compiled { kind, imports }, code))
+}
+
+/// Compiles a component, its core modules made one where that can be done. What is
+/// not valid is refused before: the parts of it that were left out no longer show.
+fn compile_component(engine: &Engine, component: &[u8]) -> wasmtime::Result<Component> {
+    let is_valid = || {
+        let mut validator = Validator::new_with_features(WasmFeatures::all());
+        validator.validate_all(component).is_ok()
+    };
+    if is_valid()
+        && let Ok(merged) = merge::merge(component)
+        && let Ok(compiled) = Component::from_binary(engine, &merged)
+    {
+        return Ok(compiled);
+    }
+    Component::from_binary(engine, component)
 }
 
 /// Refuses what could take more stacks than there are for one guest.

@@ -19,6 +19,7 @@ pub mod instances;
 pub mod limits;
 pub mod linker;
 pub mod loader;
+pub mod merge;
 pub mod pool;
 pub mod run;
 pub mod snapshot;

@@ -15,7 +15,7 @@ use super::Track;
 /// major version, so that an artifact of 48.0.1 would run in 48.0.8 and miss
 /// that release's code generation fixes.
 pub const ENGINE_VERSION: &str =
-    concat!("wasmtime 48.0.8, whit ", env!("CARGO_PKG_VERSION"), ", artifact 1");
+    concat!("wasmtime 48.0.8, whit ", env!("CARGO_PKG_VERSION"), ", artifact 2");
 
 /// Wasm stack of one call, in bytes; overflow is a trap.
 const WASM_STACK_BYTES: usize = 512 << 10;
@@ -37,6 +37,8 @@ pub const CORE_INSTANCES_PER_COMPONENT_MAX: u32 = 200;
 pub const MEMORIES_PER_COMPONENT_MAX: u32 = 4;
 /// See [`CORE_INSTANCES_PER_COMPONENT_MAX`].
 pub const TABLES_PER_COMPONENT_MAX: u32 = 32;
+/// Tables of one core module.
+pub const TABLES_PER_MODULE_MAX: u32 = 4;
 
 /// Instances with code of one 0.3 component, middleware included. Each can have a
 /// call that waits on a stack of its own: more would let a few guests take the
@@ -174,7 +176,7 @@ fn pool(
         .max_core_instances_per_component(CORE_INSTANCES_PER_COMPONENT_MAX)
         .max_memories_per_component(MEMORIES_PER_COMPONENT_MAX)
         .max_tables_per_component(TABLES_PER_COMPONENT_MAX)
-        .max_tables_per_module(4)
+        .max_tables_per_module(TABLES_PER_MODULE_MAX)
         .max_memories_per_module(MEMORIES_PER_COMPONENT_MAX)
         .max_component_instance_size(4 << 20)
         .max_core_instance_size(4 << 20)

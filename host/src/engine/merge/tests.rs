@@ -1,0 +1,354 @@
+use wasmtime::component::{Component, Linker};
+use wasmtime::{Engine, Store, StoreContextMut};
+
+use super::super::{Track, pool};
+use super::{NotMerged, merge};
+
+/// What a component's `run` returns, or its trap, and what it has logged until then.
+fn run(component: &[u8]) -> (Result<u32, String>, Vec<String>) {
+    let mut config = pool::compiler_config(Track::Sequential).unwrap();
+    config.epoch_interruption(false);
+    let engine = Engine::new(&config).unwrap();
+    let component = Component::from_binary(&engine, component).unwrap();
+    let mut linker = Linker::<Vec<String>>::new(&engine);
+    let mut root = linker.root();
+    root.func_wrap("log", |mut store: StoreContextMut<'_, Vec<String>>, (text,): (String,)| {
+        store.data_mut().push(text);
+        Ok(())
+    })
+    .unwrap();
+    root.func_wrap("name", |_: StoreContextMut<'_, Vec<String>>, (): ()| {
+        Ok(("a name from the host".to_owned(),))
+    })
+    .unwrap();
+    let mut store = Store::new(&engine, Vec::new());
+    let result = linker.instantiate(&mut store, &component).and_then(|instance| {
+        let run = instance.get_typed_func::<(), (u32,)>(&mut store, "run")?;
+        run.call(&mut store, ())
+    });
+    let result = result.map(|(number,)| number);
+    (result.map_err(|error| error.root_cause().to_string()), store.into_data())
+}
+
+fn wat(text: &str) -> Vec<u8> {
+    wat::parse_str(text).unwrap()
+}
+
+/// How many core modules, and how many instances of such, a component has.
+fn parts(component: &[u8]) -> (usize, usize) {
+    let (mut modules, mut instances) = (0, 0);
+    for payload in wasmparser::Parser::new(0).parse_all(component) {
+        match payload.unwrap() {
+            wasmparser::Payload::ModuleSection { .. } => modules += 1,
+            wasmparser::Payload::InstanceSection(section) => {
+                let made = |it: &wasmparser::Result<_>| {
+                    matches!(it, Ok(wasmparser::Instance::Instantiate { .. }))
+                };
+                instances += section.into_iter().filter(made).count();
+            }
+            _ => {}
+        }
+    }
+    (modules, instances)
+}
+
+/// Merges a component, and sees that it does the same. Returns what it does.
+fn same(text: &str) -> (Result<u32, String>, Vec<String>) {
+    let component = wat(text);
+    let merged = merge(&component).unwrap();
+    assert_eq!(parts(&merged), (2, 2));
+    let (before, after) = (run(&component), run(&merged));
+    assert_eq!(before, after);
+    after
+}
+
+/// As `wit-component` has it: a shim, the main module, and what fills the shim's
+/// table. `$main` is what the main module has besides its imports and exports.
+fn with_shim(main: &str, run: &str) -> String {
+    format!(
+        r#"(component
+  (import "log" (func $log (param "text" string)))
+  (import "name" (func $name (result string)))
+  (core module $shim
+    (type $log (func (param i32 i32)))
+    (type $name (func (param i32)))
+    (table (export "$imports") 2 2 funcref)
+    (func (export "0") (type $log) local.get 0 local.get 1 i32.const 0 call_indirect (type $log))
+    (func (export "1") (type $name) local.get 0 i32.const 1 call_indirect (type $name)))
+  (core module $main
+    (import "host" "log" (func $log (param i32 i32)))
+    (import "host" "name" (func $name (param i32)))
+    (memory (export "memory") 1)
+    (global $free (mut i32) (i32.const 4096))
+    (global $shift i32 (i32.const 8))
+    (func (export "cabi_realloc") (param i32 i32 i32 i32) (result i32)
+      global.get $free
+      (global.set $free (i32.add (global.get $free) (local.get 3))))
+    {main}
+    (func (export "run") (result i32) {run}))
+  (core module $fixup
+    (import "" "0" (func (param i32 i32)))
+    (import "" "1" (func (param i32)))
+    (import "" "$imports" (table 2 2 funcref))
+    (elem (i32.const 0) func 0 1))
+  (core instance $shim (instantiate $shim))
+  (alias core export $shim "0" (core func $log-later))
+  (alias core export $shim "1" (core func $name-later))
+  (core instance $host
+    (export "log" (func $log-later))
+    (export "name" (func $name-later)))
+  (core instance $main (instantiate $main (with "host" (instance $host))))
+  (alias core export $main "memory" (core memory $memory))
+  (alias core export $main "cabi_realloc" (core func $realloc))
+  (core func $log (canon lower (func $log) (memory $memory)))
+  (core func $name (canon lower (func $name) (memory $memory) (realloc $realloc)))
+  (alias core export $shim "$imports" (core table $table))
+  (core instance $all
+    (export "0" (func $log))
+    (export "1" (func $name))
+    (export "$imports" (table $table)))
+  (core instance (instantiate $fixup (with "" (instance $all))))
+  (alias core export $main "run" (core func $run))
+  (func (export "run") (result u32) (canon lift (core func $run)))
+)"#
+    )
+}
+
+#[test]
+fn a_shim_is_left_out() {
+    let text = with_shim(
+        r#"(data (i32.const 16) "some text")
+           (table 4 funcref) (elem (i32.const 1) func $seven)
+           (func $seven (result i32) i32.const 7)"#,
+        r"(call $log (i32.const 16) (i32.const 9))
+          (call $name (i32.const 32))
+          (call $log (i32.load (i32.const 32)) (i32.load (i32.const 36)))
+          (i32.add (i32.load (i32.const 32)) (call_indirect (result i32) (i32.const 1)))",
+    );
+    let (result, logged) = same(&text);
+    assert_eq!(result, Ok(4096 + 7));
+    assert_eq!(logged, ["some text", "a name from the host"]);
+    // Neither its functions nor its table are there any more.
+    let text = outline(&merge(&wat(&text)).unwrap());
+    assert_eq!(text.matches("call_indirect").count(), 2, "{text}");
+}
+
+#[test]
+fn segments_keep_their_indices() {
+    let text = with_shim(
+        r#"(data (i32.const 16) "at first")
+           (data $later "text for later")
+           (table $t 4 funcref)
+           (elem (i32.const 0) func $one)
+           (elem $later func $two)
+           (func $one (result i32) i32.const 1)
+           (func $two (result i32) i32.const 2)"#,
+        r"(memory.init $later (i32.const 64) (i32.const 5) (i32.const 9))
+          (call $log (i32.const 64) (i32.const 9))
+          (table.init $t $later (i32.const 2) (i32.const 0) (i32.const 1))
+          (data.drop $later)
+          (call_indirect $t (result i32) (i32.const 2))",
+    );
+    assert_eq!(same(&text), (Ok(2), vec!["for later".to_owned()]));
+    // What the memory began with is used up, as in any module.
+    let used_up = with_shim(
+        r#"(data $first (i32.const 16) "at first")"#,
+        "(memory.init $first (i32.const 64) (i32.const 0) (i32.const 1)) i32.const 0",
+    );
+    let (result, _) = same(&used_up);
+    assert!(result.unwrap_err().contains("out of bounds memory access"));
+}
+
+#[test]
+fn what_is_made_twice_is_imported_once() {
+    let text = |second: &str| {
+        format!(
+            r#"(component
+  (import "clock" (instance $clock
+    (export "now" (func (result u32))) (export "then" (func (result u32)))))
+  (alias export $clock "now" (func $now))
+  (core func $now (canon lower (func $now)))
+  (alias export $clock "{second}" (func $again))
+  (core func $again (canon lower (func $again)))
+  (core instance $host (export "1" (func $now)) (export "2" (func $again)))
+  (core module $a (memory (export "memory") 1))
+  (core module $b (import "" "1" (func (result i32))) (import "" "2" (func (result i32)))
+    (func (export "run") (result i32) (i32.add (call 0) (call 1))))
+  (core module $c)
+  (core instance (instantiate $a))
+  (core instance $b (instantiate $b (with "" (instance $host))))
+  (core instance (instantiate $c))
+  (func (export "run") (result u32) (canon lift (core func $b "run"))))"#
+        )
+    };
+    let imports = |second| {
+        let outline = outline(&merge(&wat(&text(second))).unwrap());
+        outline.matches("module: \"canonical\"").count()
+    };
+    assert_eq!((imports("now"), imports("then")), (1, 2));
+}
+
+#[test]
+fn a_trap_is_the_same() {
+    let (result, logged) = same(&with_shim(
+        r#"(data (i32.const 16) "last words")"#,
+        "(call $log (i32.const 16) (i32.const 10)) unreachable",
+    ));
+    assert!(result.unwrap_err().contains("unreachable"));
+    assert_eq!(logged, ["last words"]);
+}
+
+/// As libraries are linked: they share a memory, a table and globals of which some
+/// say where each begins.
+const LINKED: &str = r#"(component
+  (core module $main
+    (memory (export "memory") 1)
+    (table (export "table") 8 funcref)
+    (global (export "stack") (mut i32) (i32.const 1000))
+    (global (export "memory_base") i32 (i32.const 128))
+    (global (export "table_base") i32 (i32.const 2)))
+  (core module $library
+    (import "env" "memory" (memory 1))
+    (import "env" "table" (table 4 funcref))
+    (import "env" "stack" (global $stack (mut i32)))
+    (import "env" "memory_base" (global $memory_base i32))
+    (import "env" "table_base" (global $table_base i32))
+    (global $at i32 (i32.add (global.get $memory_base) (i32.const 4)))
+    (global $kept (export "at") i32 (global.get $memory_base))
+    (data (i32.add (global.get $memory_base) (i32.const 4)) "\2a\00\00\00")
+    (elem (global.get $table_base) func $own $read)
+    (func $own (result i32) i32.const 1)
+    (func $read (result i32) (i32.load (global.get $at)))
+    (func (export "read") (result i32) call $read)
+    (func (export "push") (global.set $stack (i32.sub (global.get $stack) (i32.const 16)))))
+  (core module $program
+    (import "env" "memory" (memory 1))
+    (import "env" "table" (table 4 funcref))
+    (import "env" "stack" (global $stack (mut i32)))
+    (import "library" "read" (func $read (result i32)))
+    (import "library" "push" (func $push))
+    (import "library" "at" (global $at i32))
+    (func (export "run") (result i32)
+      call $push
+      (i32.store (i32.const 132) (i32.add (i32.load (i32.const 132)) (global.get $at)))
+      (i32.add (global.get $stack)
+        (i32.add (call_indirect (result i32) (i32.const 3)) (call $read)))))
+  (core instance $main (instantiate $main))
+  (core instance $library (instantiate $library (with "env" (instance $main))))
+  (core instance $program (instantiate $program
+    (with "env" (instance $main)) (with "library" (instance $library))))
+  (func (export "run") (result u32) (canon lift (core func $program "run"))))"#;
+
+#[test]
+fn libraries_become_one() {
+    let (result, _) = same(LINKED);
+    assert_eq!(result, Ok(1000 - 16 + 2 * (42 + 128)));
+    // Elements that are known before are in the artifact: nothing is imported but
+    // the memory.
+    let text = outline(&merge(&wat(LINKED)).unwrap());
+    assert_eq!(text.matches("(import ").count(), 1, "{text}");
+}
+
+#[test]
+fn start_functions_run_in_their_order() {
+    let text = |second: &str| {
+        format!(
+            r#"(component
+  (core module $a (memory (export "memory") 1) (func $start (i32.store (i32.const 0) (i32.const 5))) (start $start))
+  (core module $b (import "a" "memory" (memory 1)) {second}
+    (func $start (i32.store (i32.const 0) (i32.mul (i32.load (i32.const 0)) (i32.const 3)))) (start $start))
+  (core module $c (import "a" "memory" (memory 1))
+    (func (export "run") (result i32) (i32.load (i32.const 0))))
+  (core instance $a (instantiate $a))
+  (core instance $b (instantiate $b (with "a" (instance $a))))
+  (core instance $c (instantiate $c (with "a" (instance $a))))
+  (func (export "run") (result u32) (canon lift (core func $c "run"))))"#
+        )
+    };
+    assert_eq!(same(&text("")), (Ok(15), vec![]));
+    // What the first leaves in memory is what the second's data is written over.
+    assert_refused(&text(r#"(data (i32.const 0) "\01")"#), "a start function");
+}
+
+#[test]
+fn a_component_inside_is_merged() {
+    let outer = format!(
+        "(component {} (instance $i (instantiate 0)) (export \"run\" (func $i \"run\")))",
+        LINKED.replacen("(component", "(component $inner", 1)
+    );
+    let merged = merge(&wat(&outer)).unwrap();
+    assert_eq!(parts(&merged), (2, 2));
+    assert_eq!(run(&merged), run(&wat(&outer)));
+}
+
+fn assert_refused(text: &str, why: &str) {
+    let refused = merge(&wat(text)).expect_err(text).to_string();
+    assert!(refused.contains(why), "{refused}");
+}
+
+#[test]
+fn other_forms_stay_as_they_are() {
+    assert!(matches!(merge(&wat("(component)")), Err(NotMerged::Nothing)));
+    let linked = |from: &str, to: &str| {
+        assert!(LINKED.contains(from), "{from}");
+        LINKED.replacen(from, to, 1)
+    };
+    let second_memory = linked("(func $own (result i32)", "(memory 1) (func $own (result i32)");
+    assert_refused(&second_memory, "more than one memory");
+    let table = "(table (export \"table\") 8 funcref)";
+    let tables = format!("{table} {}", "(table 1 funcref)".repeat(4));
+    assert_refused(&linked(table, &tables), "more tables");
+    let twice = linked(
+        "(core instance $program",
+        "(core instance (instantiate $library (with \"env\" (instance $main)))) (core instance $program",
+    );
+    assert_refused(&twice, "two instances");
+    let entered = linked(
+        "(core instance $program",
+        "(core func $early (alias core export $library \"read\")) (func (result u32) (canon lift (core func $early))) (core instance $program",
+    );
+    assert_refused(&entered, "parts that run");
+    let outer = linked(
+        "(core instance $main",
+        "(component (alias outer 1 0 (core module))) (core instance $main",
+    );
+    assert_refused(&outer, "a core module of an outer component");
+}
+
+#[test]
+fn what_is_broken_does_no_harm() {
+    let component = wat(&with_shim("", "i32.const 0"));
+    for end in 0..component.len() {
+        let _ = merge(&component[..end]);
+    }
+    for at in 0..component.len() {
+        for value in [0, 1, 0x7f, 0xff] {
+            let mut broken = component.clone();
+            broken[at] = value;
+            let _ = merge(&broken);
+        }
+    }
+}
+
+/// The imports and indirect calls of all core modules in a component.
+fn outline(component: &[u8]) -> String {
+    let mut text = String::new();
+    for payload in wasmparser::Parser::new(0).parse_all(component) {
+        match payload.unwrap() {
+            wasmparser::Payload::ImportSection(section) => {
+                for import in section.into_imports() {
+                    text.push_str(&format!("(import {:?})\n", import.unwrap()));
+                }
+            }
+            wasmparser::Payload::CodeSectionEntry(body) => {
+                for operator in body.get_operators_reader().unwrap() {
+                    if let wasmparser::Operator::CallIndirect { .. } = operator.unwrap() {
+                        text.push_str("call_indirect\n");
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+    text
+}
