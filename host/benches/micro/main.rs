@@ -41,7 +41,7 @@ use whit::engine::cpu::CpuClock;
 use whit::engine::limits::{Meter, StoreLimiter};
 use whit::engine::loader::{Guest, Loader, Slot};
 use whit::engine::pool::PoolBounds;
-use whit::engine::run::{self, Call, Protocol, Reply};
+use whit::engine::run::{self, Call, Protocol, Reply, Terms};
 use whit::engine::store::{new_command_store, new_store};
 use whit::engine::{Engines, Track, compile_child};
 use whit::model::function::GuestKind;
@@ -393,8 +393,7 @@ impl Bed {
         let meter: Arc<Meter> = Arc::default();
         let cpu = Arc::new(CpuClock::new(Arc::clone(&meter), limits.cpu_ms));
         cpu.start_slice();
-        let call = |protocol| Call {
-            protocol,
+        let terms = Terms {
             environment: Arc::new([]),
             limits,
             memory: Arc::clone(self.engines.memory()),
@@ -407,7 +406,7 @@ impl Bed {
             clears_slowly: false,
             hops: 0,
         };
-        let run = |protocol| run::run(Arc::clone(guest), call(protocol));
+        let run = |protocol| run::run(Arc::clone(guest), Call { protocol, terms });
         if let Guest::Http02(_) | Guest::Http03(_) = **guest {
             let (reply, replied) = oneshot::channel();
             let request = http::Request::get(format!("http://localhost{path}")).body(body())?;

@@ -1,7 +1,8 @@
 //! Steps 4 and 5 as wasmtime sees them: a new store, an instance in it, and the
 //! call, for each kind of guest.
 
-use std::future::poll_fn;
+use std::future::{poll_fn, ready};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
@@ -11,14 +12,15 @@ use http::Uri;
 use http::uri::Authority;
 use http_body::Body;
 use tokio::sync::oneshot;
-use wasmtime::component::Accessor;
-use wasmtime::{InstancePre, PoolConcurrencyLimitError, Store};
-use wasmtime_wasi::I32Exit;
+use wasmtime::component::{Accessor, Resource};
+use wasmtime::{Engine, InstancePre, PoolConcurrencyLimitError, Store};
 use wasmtime_wasi::p2::bindings::CommandPre as CommandPre02;
 use wasmtime_wasi::p3::bindings::CommandPre as CommandPre03;
+use wasmtime_wasi::{I32Exit, WasiCtx, WasiCtxBuilder};
 use wasmtime_wasi_http::WasiHttpView;
 use wasmtime_wasi_http::p2::bindings::ProxyPre;
 use wasmtime_wasi_http::p2::bindings::http::types::Scheme;
+use wasmtime_wasi_http::p2::types::{HostIncomingRequest, HostResponseOutparam};
 use wasmtime_wasi_http::p3::Request as Request03;
 use wasmtime_wasi_http::p3::bindings::ServicePre;
 
@@ -96,6 +98,12 @@ pub enum Protocol<B> {
 pub struct Call<B> {
     /// How it is talked to, and with what.
     pub protocol: Protocol<B>,
+    /// Everything else.
+    pub terms: Terms,
+}
+
+/// What a guest may use while it is called, and what counts it.
+pub struct Terms {
     /// The function's own environment.
     pub environment: Arc<[(String, String)]>,
     /// What it may use.
@@ -120,6 +128,24 @@ pub struct Call<B> {
     pub hops: u8,
 }
 
+impl Terms {
+    /// A store on these terms, with all limits armed.
+    fn store(&self, track: Track, engine: &Engine, wasi: WasiCtx) -> Store<GuestState> {
+        let hooks =
+            HttpHooks::new(Arc::clone(&self.egress), Arc::clone(&self.log), track, self.hops);
+        new_store(engine, wasi, hooks, self.limiter(), Arc::clone(&self.cpu))
+    }
+
+    fn http_store(&self, track: Track, engine: &Engine) -> Store<GuestState> {
+        self.store(track, engine, wasi::http_context(&self.environment, &self.log, self.clocks))
+    }
+
+    fn limiter(&self) -> StoreLimiter {
+        let memory = Arc::clone(&self.memory);
+        StoreLimiter::new(Arc::clone(&self.meter), self.limits.memory_bytes_max, memory)
+    }
+}
+
 /// How a guest's run ended.
 pub struct Ended {
     /// See [`Failure`]. Timeouts are the caller's: a guest that waits in a host call
@@ -138,75 +164,68 @@ impl From<Result<(), Failure>> for Ended {
     }
 }
 
-/// Runs a guest to its end. Dropping the future ends the guest at once and
-/// frees all that it held.
-pub async fn run<B>(guest: Arc<Guest>, call: Call<B>) -> Ended
+/// A guest that runs. Dropping it ends the guest at once and frees all that it held.
+pub type Run = Pin<Box<dyn Future<Output = Ended> + Send>>;
+
+/// Runs a guest to its end, from the first poll on.
+///
+/// Each kind of guest has a future of its own: one for all of them would be larger,
+/// and is moved as a whole.
+pub fn run<B>(guest: Arc<Guest>, call: Call<B>) -> Run
 where
     B: Body<Data = Bytes, Error = BodyError> + Send + 'static,
 {
-    let Call { protocol, environment, limits, memory, clocks, clears_slowly, .. } = call;
-    let Call { meter, cpu, log, egress, secure, hops, .. } = call;
-    let limiter = StoreLimiter::new(Arc::clone(&meter), limits.memory_bytes_max, memory);
-    let store = |track, engine, wasi, limiter, cpu| {
-        let hooks = HttpHooks::new(egress, Arc::clone(&log), track, hops);
-        new_store(engine, wasi, hooks, limiter, cpu)
-    };
-    let ended = match (&*guest, protocol) {
-        (Guest::Http02(pre), Protocol::Http { request, reply }) => {
-            let wasi = wasi::http_context(&environment, &log, clocks);
-            let mut store = store(Track::Sequential, pre.engine(), wasi, limiter, cpu);
-            let scheme = if secure { Scheme::Https } else { Scheme::Http };
-            let ended = run_http_02(&mut store, pre, request, scheme, reply, &meter).await;
-            if clears_slowly {
-                let result = ended.map_err(|error| failure(&error, &meter));
-                return Ended { result, remains: Some(Remains(Box::new(store))) };
-            }
-            ended
+    let Call { protocol, terms } = call;
+    match (&*guest, protocol) {
+        (Guest::Http02(_), Protocol::Http { request, reply }) => {
+            Box::pin(http_02(guest, request, reply, terms))
         }
-        (Guest::Http03(pre), Protocol::Http { request, reply }) => {
-            let wasi = wasi::http_context(&environment, &log, clocks);
-            let store = store(Track::Concurrent, pre.engine(), wasi, limiter, cpu);
-            let request = absolute(request, secure);
-            run_http_03(store, pre, request, reply, &meter).await
+        (Guest::Http03(_), Protocol::Http { request, reply }) => {
+            Box::pin(http_03(guest, request, reply, terms))
         }
-        (guest, Protocol::Cgi { variables, stdin, stdout }) => {
-            let mut wasi = wasi::cgi_builder(&environment, &variables, stdin, stdout, &log, clocks);
-            match guest {
-                Guest::Cgi01(pre) => {
-                    let engine = pre.module().engine();
-                    let store = new_command_store(engine, wasi.build_p1(), limiter, cpu);
-                    run_cgi_01(store, pre, &meter).await
-                }
-                Guest::Cgi02(pre) => {
-                    let store = store(Track::Sequential, pre.engine(), wasi.build(), limiter, cpu);
-                    run_cgi_02(store, pre, &meter).await
-                }
-                Guest::Cgi03(pre) => {
-                    let store = store(Track::Concurrent, pre.engine(), wasi.build(), limiter, cpu);
-                    run_cgi_03(store, pre, &meter).await
-                }
-                Guest::Http02(_) | Guest::Http03(_) => return Err(mismatch()).into(),
-            }
+        (_, Protocol::Http { .. }) => Box::pin(ready(mismatch().into())),
+        (_, Protocol::Cgi { variables, stdin, stdout }) => {
+            let Terms { environment, log, clocks, .. } = &terms;
+            let wasi = wasi::cgi_builder(environment, &variables, stdin, stdout, log, *clocks);
+            Box::pin(cgi(guest, wasi, terms))
         }
-        _ => return Err(mismatch()).into(),
-    };
-    ended.map_err(|error| failure(&error, &meter)).into()
+    }
 }
 
 /// Not reached: a revision's kind decides both how it is loaded and how it is
 /// talked to.
-fn mismatch() -> Failure {
-    Failure::Host("the guest is not what its record says it is".into())
+fn mismatch() -> Result<(), Failure> {
+    Err(Failure::Host("the guest is not what its record says it is".into()))
 }
 
-async fn run_http_02<B>(
+async fn http_02<B>(
+    guest: Arc<Guest>,
+    request: http::Request<B>,
+    reply: oneshot::Sender<Reply>,
+    terms: Terms,
+) -> Ended
+where
+    B: Body<Data = Bytes, Error = BodyError> + Send + 'static,
+{
+    let Guest::Http02(pre) = &*guest else { return mismatch().into() };
+    let mut store = terms.http_store(Track::Sequential, pre.engine());
+    let scheme = if terms.secure { Scheme::Https } else { Scheme::Http };
+    let result = match exchange_02(&mut store, request, scheme, reply) {
+        Ok((request, answer)) => call_http_02(&mut store, pre, request, answer, &terms.meter).await,
+        Err(error) => Err(error),
+    };
+    let result = result.map_err(|error| failure(&error, &terms.meter));
+    let remains = terms.clears_slowly.then(|| Remains(Box::new(store)));
+    Ended { result, remains }
+}
+
+/// The request and the place for the answer, as the guest gets them.
+fn exchange_02<B>(
     store: &mut Store<GuestState>,
-    pre: &ProxyPre<GuestState>,
     request: http::Request<B>,
     scheme: Scheme,
     reply: oneshot::Sender<Reply>,
-    meter: &Meter,
-) -> wasmtime::Result<()>
+) -> wasmtime::Result<(Resource<HostIncomingRequest>, Resource<HostResponseOutparam>)>
 where
     B: Body<Data = Bytes, Error = BodyError> + Send + 'static,
 {
@@ -219,8 +238,59 @@ where
             Err(code) => Reply::Refused(format!("{code:?}")),
         });
     })?;
-    let proxy = timed(meter, pre.instantiate_async(&mut *store)).await?;
+    Ok((request, answer))
+}
+
+async fn call_http_02(
+    store: &mut Store<GuestState>,
+    pre: &ProxyPre<GuestState>,
+    request: Resource<HostIncomingRequest>,
+    answer: Resource<HostResponseOutparam>,
+    meter: &Meter,
+) -> wasmtime::Result<()> {
+    let started = Instant::now();
+    let proxy = pre.instantiate_async(&mut *store).await?;
+    meter.instantiated(started);
     proxy.wasi_http_incoming_handler().call_handle(store, request, answer).await
+}
+
+async fn http_03<B>(
+    guest: Arc<Guest>,
+    request: http::Request<B>,
+    reply: oneshot::Sender<Reply>,
+    terms: Terms,
+) -> Ended
+where
+    B: Body<Data = Bytes, Error = BodyError> + Send + 'static,
+{
+    let Guest::Http03(pre) = &*guest else { return mismatch().into() };
+    let mut store = terms.http_store(Track::Concurrent, pre.engine());
+    let request = absolute(request, terms.secure);
+    let (request, sent) = Request03::from_http(store.data_mut().http().hooks, request);
+    let ended = call_http_03(store, pre, request, sent, reply, &terms.meter).await;
+    ended.map_err(|error| failure(&error, &terms.meter)).into()
+}
+
+async fn cgi(guest: Arc<Guest>, mut wasi: WasiCtxBuilder, terms: Terms) -> Ended {
+    let meter = &*terms.meter;
+    let ended = match &*guest {
+        Guest::Cgi01(pre) => {
+            let engine = pre.module().engine();
+            let cpu = Arc::clone(&terms.cpu);
+            let store = new_command_store(engine, wasi.build_p1(), terms.limiter(), cpu);
+            call_cgi_01(store, pre, meter).await
+        }
+        Guest::Cgi02(pre) => {
+            let store = terms.store(Track::Sequential, pre.engine(), wasi.build());
+            call_cgi_02(store, pre, meter).await
+        }
+        Guest::Cgi03(pre) => {
+            let store = terms.store(Track::Concurrent, pre.engine(), wasi.build());
+            call_cgi_03(store, pre, meter).await
+        }
+        Guest::Http02(_) | Guest::Http03(_) => return mismatch().into(),
+    };
+    ended.map_err(|error| failure(&error, meter)).into()
 }
 
 /// As WASI 0.3 has it, where a request's scheme and host are in its URL alone.
@@ -239,18 +309,17 @@ fn absolute<B>(mut request: http::Request<B>, secure: bool) -> http::Request<B> 
     request
 }
 
-async fn run_http_03<B>(
+async fn call_http_03(
     mut store: Store<GuestState>,
     pre: &ServicePre<GuestState>,
-    request: http::Request<B>,
+    request: Request03,
+    sent: impl Future<Output = Result<(), wasmtime_wasi_http::Error>> + Send + 'static,
     reply: oneshot::Sender<Reply>,
     meter: &Meter,
-) -> wasmtime::Result<()>
-where
-    B: Body<Data = Bytes, Error = BodyError> + Send + 'static,
-{
-    let (request, sent) = Request03::from_http(store.data_mut().http().hooks, request);
-    let service = timed(meter, pre.instantiate_async(&mut store)).await?;
+) -> wasmtime::Result<()> {
+    let started = Instant::now();
+    let service = pre.instantiate_async(&mut store).await?;
+    meter.instantiated(started);
     let call = async |accessor: &Accessor<GuestState>| -> wasmtime::Result<()> {
         let response = match service.handle(accessor, request).await? {
             Ok(response) => response,
@@ -273,12 +342,14 @@ where
     store.run_concurrent(call).await?
 }
 
-async fn run_cgi_01(
+async fn call_cgi_01(
     mut store: Store<CommandState>,
     pre: &InstancePre<CommandState>,
     meter: &Meter,
 ) -> wasmtime::Result<()> {
-    let instance = timed(meter, pre.instantiate_async(&mut store)).await?;
+    let started = Instant::now();
+    let instance = pre.instantiate_async(&mut store).await?;
+    meter.instantiated(started);
     let start = instance.get_typed_func::<(), ()>(&mut store, "_start")?;
     match start.call_async(&mut store, ()).await {
         // `exit(0)` is how many programs end well.
@@ -287,21 +358,25 @@ async fn run_cgi_01(
     }
 }
 
-async fn run_cgi_02(
+async fn call_cgi_02(
     mut store: Store<GuestState>,
     pre: &CommandPre02<GuestState>,
     meter: &Meter,
 ) -> wasmtime::Result<()> {
-    let command = timed(meter, pre.instantiate_async(&mut store)).await?;
+    let started = Instant::now();
+    let command = pre.instantiate_async(&mut store).await?;
+    meter.instantiated(started);
     exit(command.wasi_cli_run().call_run(&mut store).await?)
 }
 
-async fn run_cgi_03(
+async fn call_cgi_03(
     mut store: Store<GuestState>,
     pre: &CommandPre03<GuestState>,
     meter: &Meter,
 ) -> wasmtime::Result<()> {
-    let command = timed(meter, pre.instantiate_async(&mut store)).await?;
+    let started = Instant::now();
+    let command = pre.instantiate_async(&mut store).await?;
+    meter.instantiated(started);
     let run = async |accessor: &Accessor<GuestState>| {
         let ended = command.wasi_cli_run().call_run(accessor).await;
         poll_fn(|context| accessor.poll_no_interesting_tasks(context)).await;
@@ -313,14 +388,6 @@ async fn run_cgi_03(
 /// `wasi:cli/run` says only whether it succeeded.
 fn exit(ended: Result<(), ()>) -> wasmtime::Result<()> {
     ended.map_err(|()| I32Exit(1).into())
-}
-
-async fn timed<T>(meter: &Meter, instantiate: impl Future<Output = T>) -> T {
-    let started = Instant::now();
-    let instance = instantiate.await;
-    let elapsed_ns = u64::try_from(started.elapsed().as_nanos()).unwrap_or(u64::MAX);
-    meter.init_ns.store(elapsed_ns.max(1), Ordering::Relaxed);
-    instance
 }
 
 /// Sorts out what wasmtime reports as one error.

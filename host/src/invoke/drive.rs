@@ -17,7 +17,7 @@ use super::admission::Permit;
 use super::fair::Place;
 use super::turns::{Share, Turn, Turned};
 use crate::engine::cpu::CpuClock;
-use crate::engine::run::{Ended, Failure, Remains};
+use crate::engine::run::{Ended, Failure, Remains, Run};
 
 /// Polls of a guest in a row, while it wakes itself. A 0.3 request takes three or
 /// four; what goes on for longer is to let others pass.
@@ -26,7 +26,7 @@ const ROUNDS_MAX: u32 = 8;
 /// A guest with its permit, which is given back when the guest is gone,
 /// wherever that is: fields are dropped in their order.
 struct Guest {
-    run: Pin<Box<dyn Future<Output = Ended> + Send>>,
+    run: Run,
     permit: Permit,
 }
 
@@ -165,14 +165,9 @@ fn slice(
 
 impl Driver {
     /// A guest that has not been polled yet. Its limits count from here.
-    pub fn new(
-        guest: impl Future<Output = Ended> + Send + 'static,
-        permit: Permit,
-        cpu: Arc<CpuClock>,
-        deadline: Instant,
-    ) -> Self {
+    pub fn new(run: Run, permit: Permit, cpu: Arc<CpuClock>, deadline: Instant) -> Self {
         let share = Arc::clone(permit.share());
-        let guest = Guest { run: Box::pin(guest), permit };
+        let guest = Guest { run, permit };
         let state = State::Running {
             guest: Some(guest),
             timer: None,
@@ -342,7 +337,7 @@ mod tests {
     {
         let permit = admit(&Gate::new(1), &HostGate::new(1), Duration::ZERO).await.unwrap();
         let cpu = Arc::new(CpuClock::new(Arc::default(), 10_000));
-        let guest = poll_fn(move |context| poll(context).map(Ended::from));
+        let guest = Box::pin(poll_fn(move |context| poll(context).map(Ended::from)));
         Driver::new(guest, permit, cpu, Instant::now() + Duration::from_secs(60))
     }
 
@@ -392,7 +387,7 @@ mod tests {
             let (done, is_done) = std::sync::mpsc::channel();
             let remains = Remains(Box::new(Slow(is_done)));
             let mut ended = Some(Ended { result: Ok(()), remains: Some(remains) });
-            let guest = poll_fn(move |_| Poll::Ready(ended.take().unwrap()));
+            let guest = Box::pin(poll_fn(move |_| Poll::Ready(ended.take().unwrap())));
             let (gate, host_gate) = (Gate::new(1), HostGate::new(1));
             let permit = admit(&gate, &host_gate, Duration::ZERO).await.unwrap();
             if is_away {

@@ -29,7 +29,7 @@ use crate::capabilities::pipe::{PipeReader, pipe};
 use crate::engine::Engines;
 use crate::engine::cpu::CpuClock;
 use crate::engine::loader::{Guest, Loader};
-use crate::engine::run::{self, Call, Failure, Protocol, Reply};
+use crate::engine::run::{self, Call, Failure, Protocol, Reply, Terms};
 use crate::model::function::GuestKind;
 use crate::model::invocation::Outcome;
 use crate::telemetry::{Telemetry, error_chain};
@@ -191,8 +191,7 @@ impl Invoker {
         let request = Request::from_parts(head, body);
         let incoming = Incoming { request, authority, prefix, peer, secure, hops };
         let (protocol, answer) = protocol(target.kind, incoming, body_bytes);
-        let call = Call {
-            protocol,
+        let terms = Terms {
             environment: Arc::clone(&target.environment),
             limits,
             memory: Arc::clone(self.engines.memory()),
@@ -205,6 +204,7 @@ impl Invoker {
             secure,
             hops,
         };
+        let call = Call { protocol, terms };
         let deadline = Instant::now() + Duration::from_millis(limits.timeout_ms);
         let guest = run::run(guest, call);
         let mut driver = Driver::new(guest, permit, cpu, deadline);
