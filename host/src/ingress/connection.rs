@@ -14,7 +14,7 @@ use http::{HeaderValue, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
@@ -22,6 +22,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 use super::body::may_stay_unread;
 use super::stream::{ClientStream, Spoken, first_bytes};
+use super::timer::ConnectionTimer;
 use super::tls::Tls;
 use super::{DataPlane, HEAD_BYTES_MAX, Origin, handle, http2};
 use crate::invoke::response::{ResponseBody, WriteDeadline};
@@ -150,7 +151,7 @@ impl Client<'_> {
         });
         let mut builder = http1::Builder::new();
         builder
-            .timer(TokioTimer::new())
+            .timer(ConnectionTimer::default())
             // It runs between requests. Within a head the stream has its own.
             .header_read_timeout(self.patience.idle)
             .max_headers(HEADER_FIELDS_MAX)

@@ -13,6 +13,7 @@ pub mod parameters;
 pub mod request;
 pub mod respond;
 mod stream;
+mod timer;
 pub mod tls;
 
 use std::net::SocketAddr;
