@@ -431,6 +431,9 @@ impl Reencode for Encoder<'_, '_, '_> {
 
     fn table_index(&mut self, index: u32) -> Index {
         let table = self.part.spaces.tables.get(index as usize).ok_or_else(lost)?;
+        if self.layout.scope.is_left_out(*table) {
+            return Err(lost());
+        }
         let base = self.layout.bases.get(table.part).ok_or_else(lost)?;
         Ok(base.tables + table.index)
     }

@@ -492,7 +492,12 @@ impl<'a> Scope<'a> {
     pub(super) fn is_kept(&self, part: &Part<'_>, element: &Element<'_>) -> bool {
         let ElementKind::Active { table_index, .. } = &element.kind else { return true };
         let table = part.spaces.tables.get(table_index.unwrap_or(0) as usize);
-        table.is_none_or(|table| !self.tables_left_out.contains(table))
+        table.is_none_or(|table| !self.is_left_out(*table))
+    }
+
+    /// Whether a table is only there for a stand-in.
+    pub(super) fn is_left_out(&self, table: Own) -> bool {
+        self.tables_left_out.contains(&table)
     }
 
     /// What is really called.
