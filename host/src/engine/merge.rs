@@ -9,7 +9,8 @@
 //! calls are direct, and tables are part of the artifact.
 //!
 //! The memory is in a first module of its own: what a component makes for its core
-//! module needs the memory, and is imported by it. So there are two instances.
+//! module needs the memory, and is imported by it. So there are two instances. A table
+//! that code only calls through is left out ([`calls`]).
 //!
 //! ```text
 //!   before                              after
@@ -21,6 +22,7 @@
 //! code are as they were, and the result is validated like any upload. A component
 //! of a form that is not known here is compiled as it is.
 
+mod calls;
 mod encode;
 mod module;
 mod named;
@@ -38,6 +40,8 @@ use wasmparser::{ComponentAlias, ComponentOuterAliasKind, Parser, Payload};
 use encode::{CANONICAL, FIRST, Layout, MEMORY};
 use scope::{Function, Own, Scope, Section, sections};
 
+/// A core module in a component.
+const CORE_MODULE_SECTION: u8 = 1;
 /// Components in components, at most.
 const DEPTH_MAX: u32 = 8;
 
@@ -154,7 +158,10 @@ impl<'w, 'a> Writer<'w, 'a> {
     /// Both modules, and an instance of the first.
     fn begin(&mut self) -> Result<(), NotMerged> {
         self.component.section(&ModuleSection(&self.layout.first()?));
-        self.component.section(&ModuleSection(&self.layout.merged()?));
+        let merged = self.layout.merged()?.finish();
+        let direct = calls::direct(&merged, self.layout.first_table());
+        let merged = direct.unwrap_or(merged);
+        self.component.section(&RawSection { id: CORE_MODULE_SECTION, data: &merged });
         let mut instances = InstanceSection::new();
         instances.instantiate(0, [] as [(&str, ModuleArg); 0]);
         self.component.section(&instances);

@@ -4,13 +4,14 @@ use std::collections::HashMap;
 
 use wasm_encoder::reencode::{self, Reencode, RoundtripReencoder};
 use wasm_encoder::{
-    CodeSection, ConstExpr, DataCountSection, DataSection, ElementMode, ElementSection,
+    BlockType, CodeSection, ConstExpr, DataCountSection, DataSection, ElementMode, ElementSection,
     ElementSegment, Elements, EntityType, ExportKind, ExportSection, Function as Code,
-    FunctionSection, GlobalSection, ImportSection, MemorySection, NameMap, NameSection, RefType,
-    StartSection, TableSection, TableType, TypeSection,
+    FunctionSection, GlobalSection, GlobalType, ImportSection, Instruction, MemorySection, NameMap,
+    NameSection, RefType, StartSection, TableSection, TableType, TypeSection, ValType,
 };
 use wasmparser::{DataKind, ElementKind, Operator};
 
+use super::calls::FirstTable;
 use super::module::imported_function;
 use super::named::Named;
 use super::scope::{Constant, Function, Own, Part, Scope, is_active};
@@ -27,9 +28,16 @@ const TABLE: &str = "table";
 /// Where the parts' items are in the merged module.
 pub(super) struct Layout<'s, 'a> {
     scope: &'s Scope<'a>,
-    /// What it imports of the component's functions, with their types there.
-    imports: Vec<(u32, u32)>,
+    /// What it imports of the component's functions.
+    imports: Vec<Import>,
     import_of: HashMap<u32, u32>,
+    /// The imports, by their index, that may call functions in the first module's table.
+    /// For each there is a function that puts them there when it is first called. Empty
+    /// if others may call them too: then they are there from the beginning.
+    filling: Vec<u32>,
+    /// How many functions and globals the parts have.
+    functions: u32,
+    globals: u32,
     bases: Vec<Base>,
     /// Functions that the component needs before the merged module is there: the
     /// first module has one for each of them, which finds it in a table.
@@ -38,6 +46,15 @@ pub(super) struct Layout<'s, 'a> {
     late: Vec<Own>,
     /// The data segments that code names, in their order.
     data: Vec<Own>,
+}
+
+/// One of the component's functions, as the merged module imports it.
+struct Import {
+    /// Which of those that the component makes.
+    canonical: u32,
+    /// Its type in the merged module.
+    ty: u32,
+    parameters: u32,
 }
 
 /// The index of the first of a part's own items, of each kind.
@@ -63,6 +80,9 @@ impl<'s, 'a> Layout<'s, 'a> {
             scope,
             imports: Vec::new(),
             import_of: HashMap::new(),
+            filling: Vec::new(),
+            functions: 0,
+            globals: 0,
             bases: Vec::new(),
             early,
             late,
@@ -88,6 +108,12 @@ impl<'s, 'a> Layout<'s, 'a> {
         for base in &mut layout.bases {
             base.functions += layout.imports.len() as u32;
         }
+        (layout.functions, layout.globals) = (next.functions, next.globals);
+        if layout.has_table() && !scope.destroys {
+            let filling = (0..).zip(layout.imports());
+            let filling = filling.filter(|(_, canonical)| scope.allocates(*canonical));
+            layout.filling = filling.map(|(index, _)| index).collect();
+        }
         Ok(layout)
     }
 
@@ -106,7 +132,10 @@ impl<'s, 'a> Layout<'s, 'a> {
             if let Function::Canonical(number) = self.scope.target(*function) {
                 let index = self.imports.len() as u32;
                 self.import_of.entry(number).or_insert_with(|| {
-                    self.imports.push((number, types + ty));
+                    let parameters =
+                        module.types.get(ty as usize).map_or(0, |ty| ty.params().len());
+                    let (ty, parameters) = (types + ty, parameters as u32);
+                    self.imports.push(Import { canonical: number, ty, parameters });
                     index
                 });
             }
@@ -119,7 +148,7 @@ impl<'s, 'a> Layout<'s, 'a> {
 
     /// The component's functions that the merged module imports, in this order.
     pub(super) fn imports(&self) -> impl Iterator<Item = u32> {
-        self.imports.iter().map(|(number, _)| *number)
+        self.imports.iter().map(|import| import.canonical)
     }
 
     pub(super) fn early(&self) -> &[Own] {
@@ -132,9 +161,24 @@ impl<'s, 'a> Layout<'s, 'a> {
 
     fn function(&self, function: Function) -> Option<u32> {
         match self.scope.target(function) {
-            Function::Canonical(number) => self.import_of.get(&number).copied(),
+            Function::Canonical(number) => {
+                let import = *self.import_of.get(&number)?;
+                let filling = self.filling.iter().position(|it| *it == import);
+                Some(filling.map_or(import, |number| self.first_filling() + number as u32))
+            }
             Function::Own(own) => Some(self.bases.get(own.part)?.functions + own.index),
         }
+    }
+
+    /// The index of the first of the functions that fill the table: they come after
+    /// those of all parts.
+    fn first_filling(&self) -> u32 {
+        self.imports.len() as u32 + self.functions
+    }
+
+    fn filling(&self) -> impl Iterator<Item = (u32, &Import)> {
+        let import = |index: &u32| Some((*index, self.imports.get(*index as usize)?));
+        self.filling.iter().filter_map(import)
     }
 
     fn parts(&self) -> impl Iterator<Item = (&'s Part<'a>, Encoder<'_, 's, 'a>)> {
@@ -151,11 +195,7 @@ impl<'s, 'a> Layout<'s, 'a> {
     pub(super) fn first(&self) -> Result<wasm_encoder::Module, NotMerged> {
         let (mut types, mut functions) = (TypeSection::new(), FunctionSection::new());
         let (mut exports, mut code) = (ExportSection::new(), CodeSection::new());
-        let mut tables = TableSection::new();
-        if self.has_table() {
-            tables.table(self.table());
-            exports.export(TABLE, ExportKind::Table, 0);
-        }
+        let (mut tables, mut elements) = (TableSection::new(), ElementSection::new());
         for (number, own) in (0_u32..).zip(&self.early) {
             let part = self.scope.parts.get(own.part);
             let ty = part.and_then(|part| part.module.function_type(own.index));
@@ -171,6 +211,19 @@ impl<'s, 'a> Layout<'s, 'a> {
             instructions.i32_const(number as i32).call_indirect(0, number).end();
             code.function(&body);
         }
+        if let Some(table) = self.first_table() {
+            tables.table(table_type(&table));
+            exports.export(TABLE, ExportKind::Table, 0);
+            let first = functions.len();
+            for parameters in [&[][..], &[ValType::I32]] {
+                functions.function(types.len());
+                types.ty().function(parameters.iter().copied(), []);
+                code.function(Code::new([]).instruction(&Instruction::End));
+            }
+            let begin = ConstExpr::i32_const(table.without_parameter() as i32);
+            let both = [first, first + 1];
+            elements.active(None, &begin, Elements::Functions(both.as_slice().into()));
+        }
         let (mut memories, mut data) = (MemorySection::new(), DataSection::new());
         if let Some(memory) = self.scope.memory {
             memories.memory(RoundtripReencoder.memory_type(memory)?);
@@ -185,19 +238,13 @@ impl<'s, 'a> Layout<'s, 'a> {
         }
         let mut module = wasm_encoder::Module::new();
         module.section(&types).section(&functions).section(&tables).section(&memories);
-        module.section(&exports).section(&code).section(&data);
+        module.section(&exports).section(&elements).section(&code).section(&data);
         Ok(module)
     }
 
-    fn table(&self) -> TableType {
-        let count = self.early.len() as u64;
-        TableType {
-            element_type: RefType::FUNCREF,
-            table64: false,
-            minimum: count,
-            maximum: Some(count),
-            shared: false,
-        }
+    /// The table of the first module, if it calls functions of the merged one.
+    pub(super) fn first_table(&self) -> Option<FirstTable> {
+        self.has_table().then_some(FirstTable { functions: self.early.len() as u32 })
     }
 
     /// The module that all parts' code is in.
@@ -218,6 +265,13 @@ impl<'s, 'a> Layout<'s, 'a> {
                 let begins = encoder.number_or_same(&global.init_expr)?;
                 globals.global(encoder.global_type(global.ty)?, &begins);
             }
+        }
+        for (_, import) in self.filling() {
+            functions.function(import.ty);
+        }
+        if !self.filling.is_empty() {
+            let is_filled = GlobalType { val_type: ValType::I32, mutable: true, shared: false };
+            globals.global(is_filled, &ConstExpr::i32_const(0));
         }
         let starts = self.starts()?;
         let start_index = match starts.as_slice() {
@@ -244,6 +298,9 @@ impl<'s, 'a> Layout<'s, 'a> {
                 encoder.parse_function_body(&mut code, body.clone())?;
             }
         }
+        for (index, import) in self.filling() {
+            code.function(&self.fill(index, import)?);
+        }
         if starts.len() > 1 {
             let mut body = Code::new([]);
             for start in &starts {
@@ -258,6 +315,24 @@ impl<'s, 'a> Layout<'s, 'a> {
         }
         module.section(&self.names());
         Ok(module)
+    }
+
+    /// Puts the functions into the first module's table that it calls, once, and goes
+    /// on to the import that may need them. As elements they would be put there when the
+    /// module is instantiated, which takes a stack of its own and is often in vain.
+    fn fill(&self, index: u32, import: &Import) -> Result<Code, NotMerged> {
+        let mut code = Code::new([]);
+        let mut body = code.instructions();
+        body.global_get(self.globals).i32_eqz().if_(BlockType::Empty);
+        for (place, own) in (0..).zip(&self.early) {
+            body.i32_const(place).ref_func(self.own_function(*own)?).table_set(0);
+        }
+        body.i32_const(1).global_set(self.globals).end();
+        for parameter in 0..import.parameters {
+            body.local_get(parameter);
+        }
+        body.return_call(index).end();
+        Ok(code)
     }
 
     /// All types, and the index of one for a function that calls others.
@@ -275,15 +350,15 @@ impl<'s, 'a> Layout<'s, 'a> {
 
     fn imported(&self) -> Result<ImportSection, NotMerged> {
         let mut imports = ImportSection::new();
-        for (number, (_, ty)) in self.imports.iter().enumerate() {
-            imports.import(CANONICAL, &number.to_string(), EntityType::Function(*ty));
+        for (number, import) in self.imports.iter().enumerate() {
+            imports.import(CANONICAL, &number.to_string(), EntityType::Function(import.ty));
         }
         if let Some(memory) = self.scope.memory {
             let memory = RoundtripReencoder.memory_type(memory)?;
             imports.import(FIRST, MEMORY, EntityType::Memory(memory));
         }
-        if self.has_table() {
-            imports.import(FIRST, TABLE, EntityType::Table(self.table()));
+        if let Some(table) = self.first_table() {
+            imports.import(FIRST, TABLE, EntityType::Table(table_type(&table)));
         }
         Ok(imports)
     }
@@ -315,8 +390,9 @@ impl<'s, 'a> Layout<'s, 'a> {
         for (part, mut encoder) in self.parts() {
             for element in &part.module.elements {
                 if !self.scope.is_kept(part, element) {
-                    // For the code, what has filled a table is used up.
-                    elements.passive(Elements::Functions([].as_slice().into()));
+                    // For the code, what has filled a table is used up, as what is
+                    // declared is. Passive, it would be made when instantiated.
+                    elements.declared(Elements::Functions([].as_slice().into()));
                     continue;
                 }
                 let items = encoder.element_items(element.items.clone())?;
@@ -338,7 +414,12 @@ impl<'s, 'a> Layout<'s, 'a> {
             let functions = self.early.iter().map(|own| self.own_function(*own));
             let functions = functions.collect::<Result<Vec<_>, _>>()?;
             let functions = Elements::Functions(functions.into());
-            elements.active(None, &ConstExpr::i32_const(0), functions);
+            if self.scope.destroys {
+                elements.active(None, &ConstExpr::i32_const(0), functions);
+            } else {
+                // For the code that puts them there.
+                elements.declared(functions);
+            }
         }
         Ok(elements)
     }
@@ -375,6 +456,17 @@ impl<'s, 'a> Layout<'s, 'a> {
         let mut names = NameSection::new();
         names.functions(&functions);
         names
+    }
+}
+
+fn table_type(table: &FirstTable) -> TableType {
+    let places = u64::from(table.places());
+    TableType {
+        element_type: RefType::FUNCREF,
+        table64: false,
+        minimum: places,
+        maximum: Some(places),
+        shared: false,
     }
 }
 

@@ -142,6 +142,10 @@ pub(super) struct Scope<'a> {
     made: HashMap<Vec<u8>, u32>,
     constants: HashMap<Own, Constant>,
     uses: Vec<Use>,
+    /// Those that may call one of the parts' functions, to allocate.
+    allocating: HashSet<u32>,
+    /// Whether a type has one of the parts' functions to destroy its resources.
+    pub(super) destroys: bool,
     /// How many core functions the component makes.
     canonicals: u32,
     /// The section that instantiates the last part.
@@ -188,6 +192,7 @@ impl<'a> Scope<'a> {
                 let mut encoded = wasm_encoder::ComponentTypeSection::new();
                 let mut uses = Uses::new(&self.names);
                 uses.parse_component_type_section(&mut encoded, types.clone())?;
+                self.destroys |= !uses.functions.is_empty();
                 self.note(number, uses.functions);
                 for _ in 0..types.count() {
                     self.names.types.push(None);
@@ -277,6 +282,7 @@ impl<'a> Scope<'a> {
         let mut encoded = wasm_encoder::CanonicalFunctionSection::new();
         let mut uses = Uses::new(&self.names);
         uses.parse_component_canonical(&mut encoded, function)?;
+        let allocates = !uses.functions.is_empty();
         self.note(number, uses.functions);
         if is_lift {
             self.entered = true;
@@ -287,6 +293,9 @@ impl<'a> Scope<'a> {
         encoded.encode(&mut key);
         let made = self.made.entry(key).or_insert(self.canonicals);
         self.spaces.functions.push(Function::Canonical(*made));
+        if allocates {
+            self.allocating.insert(*made);
+        }
         self.canonicals += 1;
         Ok(())
     }
@@ -498,6 +507,11 @@ impl<'a> Scope<'a> {
     /// Whether a table is only there for a stand-in.
     pub(super) fn is_left_out(&self, table: Own) -> bool {
         self.tables_left_out.contains(&table)
+    }
+
+    /// Whether a function that the component makes may call one of the parts'.
+    pub(super) fn allocates(&self, canonical: u32) -> bool {
+        self.allocating.contains(&canonical)
     }
 
     /// What is really called.

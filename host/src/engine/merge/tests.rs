@@ -129,8 +129,136 @@ fn a_shim_is_left_out() {
     assert_eq!(result, Ok(4096 + 7));
     assert_eq!(logged, ["some text", "a name from the host"]);
     // Neither its functions nor its table are there any more.
-    let text = outline(&merge(&wat(&text)).unwrap());
-    assert_eq!(text.matches("call_indirect").count(), 2, "{text}");
+    assert_eq!(calls_and_tables(&text), (1, 1));
+}
+
+/// Its resources can end before anything was called that may allocate.
+#[test]
+fn what_destroys_a_resource_is_there_from_the_beginning() {
+    let text = r#"(component
+  (core module $shim
+    (type $destroy (func (param i32)))
+    (table (export "$imports") 1 1 funcref)
+    (func (export "0") (type $destroy) local.get 0 i32.const 0 call_indirect (type $destroy)))
+  (core module $main
+    (import "host" "new" (func $new (param i32) (result i32)))
+    (import "host" "drop" (func $drop (param i32)))
+    (memory (export "memory") 1)
+    (global $destroyed (mut i32) (i32.const 0))
+    (func (export "destroy") (param i32) (global.set $destroyed (local.get 0)))
+    (func (export "run") (result i32)
+      (call $drop (call $new (i32.const 77))) (global.get $destroyed)))
+  (core module $fixup
+    (import "" "0" (func (param i32)))
+    (import "" "$imports" (table 1 1 funcref))
+    (elem (i32.const 0) func 0))
+  (core instance $shim (instantiate $shim))
+  (type $thing (resource (rep i32) (dtor (core func $shim "0"))))
+  (core func $new (canon resource.new $thing))
+  (core func $drop (canon resource.drop $thing))
+  (core instance $host (export "new" (func $new)) (export "drop" (func $drop)))
+  (core instance $main (instantiate $main (with "host" (instance $host))))
+  (core instance $all
+    (export "0" (func $main "destroy"))
+    (export "$imports" (table $shim "$imports")))
+  (core instance (instantiate $fixup (with "" (instance $all))))
+  (func (export "run") (result u32) (canon lift (core func $main "run"))))"#;
+    assert_eq!(same(text), (Ok(77), vec![]));
+}
+
+/// Calls through tables, and tables, once merged. The first module has one of each, for
+/// the function that allocates.
+fn calls_and_tables(text: &str) -> (usize, usize) {
+    let outline = outline(&merge(&wat(text)).unwrap());
+    (outline.matches("call_indirect").count(), outline.matches("(table").count())
+}
+
+/// A table of which place 2 is empty, and calls by each type that is in it.
+const CALLED: &str = r#"
+  (table $t 7 funcref)
+  (elem (i32.const 0) func $one $two)
+  (elem (i32.const 3) func $log $one $add $plain)
+  (elem declare func $two)
+  (global $noted (mut i32) (i32.const 0))
+  (func $one (result i32) i32.const 1)
+  (func $two (result i32) i32.const 2)
+  (func $add (param i32 i32 i32 i32) (result i32)
+    (i32.add (i32.add (local.get 0) (local.get 1)) (i32.add (local.get 2) (local.get 3))))
+  (func $plain (global.set $noted (i32.const 1000)))
+  (func $get (param $place i32) (result i32) (call_indirect (result i32) (local.get $place)))
+  (func $go (param $place i32) (call_indirect (local.get $place)))
+  (func $sum (param $place i32) (result i32)
+    (call_indirect (param i32 i32 i32 i32) (result i32)
+      (i32.const 1) (i32.const 20) (i32.const 300) (i32.const 4000) (local.get $place)))
+  (func $last (param $place i32) (result i32)
+    (return_call_indirect (result i32) (local.get $place)))
+  (data (i32.const 16) "by the table")"#;
+
+#[test]
+fn calls_through_a_table_are_direct() {
+    let text = with_shim(
+        CALLED,
+        r"(call_indirect (param i32 i32) (i32.const 16) (i32.const 12) (i32.const 3))
+          (call $go (i32.const 6))
+          (drop (ref.func $two))
+          (i32.add
+            (i32.add (call $get (i32.const 0)) (i32.mul (call $last (i32.const 4)) (i32.const 10)))
+            (i32.add (i32.mul (call $get (i32.const 1)) (i32.const 100))
+              (i32.add (call $sum (i32.const 5)) (global.get $noted))))",
+    );
+    let (result, logged) = same(&text);
+    assert_eq!(result, Ok(1 + 10 + 200 + 4321 + 1000));
+    assert_eq!(logged, ["by the table"]);
+    assert_eq!(calls_and_tables(&text), (1, 1));
+}
+
+#[test]
+fn a_call_that_goes_nowhere_traps_in_the_same_way() {
+    for (call, expected) in [
+        ("call $get (i32.const 2)", "uninitialized element"),
+        ("call $get (i32.const 3)", "indirect call type mismatch"),
+        ("call $get (i32.const 5)", "indirect call type mismatch"),
+        ("call $get (i32.const 6)", "indirect call type mismatch"),
+        ("call $get (i32.const 7)", "undefined element"),
+        ("call $get (i32.const -1)", "undefined element"),
+        ("call $last (i32.const 2)", "uninitialized element"),
+        ("call $sum (i32.const 2)", "uninitialized element"),
+        ("call $sum (i32.const 0)", "indirect call type mismatch"),
+        ("call $sum (i32.const 100)", "undefined element"),
+        ("call $go (i32.const 2)", "uninitialized element"),
+        ("call $go (i32.const 0)", "indirect call type mismatch"),
+        ("call $go (i32.const 7)", "undefined element"),
+    ] {
+        let drop = if call.contains("$go") { "" } else { "drop" };
+        let (result, _) = same(&with_shim(CALLED, &format!("({call}) {drop} i32.const 0")));
+        let error = result.expect_err(call);
+        assert!(error.contains(expected), "{call}: {error}");
+    }
+}
+
+#[test]
+fn a_table_that_is_used_otherwise_stays() {
+    for other in [
+        "(table.set $t (i32.const 1) (ref.func $two))",
+        "(drop (table.get $t (i32.const 1)))",
+        "(drop (table.size $t))",
+        "(drop (table.grow $t (ref.null func) (i32.const 1)))",
+        "(table.fill $t (i32.const 0) (ref.func $two) (i32.const 1))",
+        "(table.copy $t $t (i32.const 0) (i32.const 1) (i32.const 1))",
+        "(elem.drop 0)",
+    ] {
+        let text = with_shim(CALLED, &format!("{other} (call $get (i32.const 1))"));
+        assert_eq!(same(&text).0, Ok(2), "{other}");
+        assert!(calls_and_tables(&text).1 > 1, "{other}");
+    }
+    let other_form = |from: &str, to: &str| {
+        let text = with_shim(&CALLED.replacen(from, to, 1), "(call $get (i32.const 1))");
+        assert_eq!(same(&text).0, Ok(2), "{to}");
+        assert!(calls_and_tables(&text).1 > 1, "{to}");
+    };
+    other_form("(table $t 7 funcref)", "(table $t 200000 funcref)");
+    other_form("(table $t 7 funcref)", "(table $t 7 funcref) (table 1 funcref)");
+    other_form("func $one $two)", "funcref (ref.func $one) (ref.func $two))");
 }
 
 #[test]
@@ -317,7 +445,7 @@ fn other_forms_stay_as_they_are() {
 
 #[test]
 fn what_is_broken_does_no_harm() {
-    let component = wat(&with_shim("", "i32.const 0"));
+    let component = wat(&with_shim(CALLED, "(call $get (i32.const 0))"));
     for end in 0..component.len() {
         let _ = merge(&component[..end]);
     }
@@ -330,7 +458,7 @@ fn what_is_broken_does_no_harm() {
     }
 }
 
-/// The imports and indirect calls of all core modules in a component.
+/// The imports, tables and indirect calls of all core modules in a component.
 fn outline(component: &[u8]) -> String {
     let mut text = String::new();
     for payload in wasmparser::Parser::new(0).parse_all(component) {
@@ -338,6 +466,11 @@ fn outline(component: &[u8]) -> String {
             wasmparser::Payload::ImportSection(section) => {
                 for import in section.into_imports() {
                     text.push_str(&format!("(import {:?})\n", import.unwrap()));
+                }
+            }
+            wasmparser::Payload::TableSection(section) => {
+                for table in section {
+                    text.push_str(&format!("(table {:?})\n", table.unwrap()));
                 }
             }
             wasmparser::Payload::CodeSectionEntry(body) => {
