@@ -33,7 +33,7 @@ use whit::capabilities::clocks::Clocks;
 use whit::capabilities::http::{Egress, HttpHooks};
 use whit::capabilities::log::{GuestLog, LogSource};
 use whit::capabilities::pipe::pipe;
-use whit::capabilities::wasi;
+use whit::capabilities::wasi::{self, LazyContext};
 use whit::dev::languages::Language;
 use whit::engine::artifact::Artifacts;
 use whit::engine::compile::{CHILD_COMMAND, CompileBounds, CompileFolders, Compiler};
@@ -352,22 +352,27 @@ impl Bed {
         let clocks = Clocks { fine: false };
         let cpu = Arc::new(CpuClock::new(meter, limits.cpu_ms));
         cpu.start_slice();
-        let store = |track, engine, wasi, limiter, cpu| {
+        let store = |track, engine, context, limiter, cpu| {
+            let wasi = LazyContext {
+                environment: Arc::new([]),
+                log: Arc::clone(&self.log),
+                clocks,
+                context,
+            };
             let hooks = HttpHooks::new(Egress::nothing(), Arc::clone(&self.log), track, 0);
             new_store(engine, wasi, hooks, limiter, cpu)
         };
-        let http = || wasi::http_context(&[], &self.log, clocks);
         let cgi = || {
             let (stdout, _) = pipe();
             wasi::cgi_builder(&[], &[], body(), stdout, &self.log, clocks)
         };
         match guest {
             Guest::Http02(pre) => {
-                let mut store = store(Track::Sequential, pre.engine(), http(), limiter, cpu);
+                let mut store = store(Track::Sequential, pre.engine(), None, limiter, cpu);
                 pre.instantiate_async(&mut store).await?;
             }
             Guest::Http03(pre) => {
-                let mut store = store(Track::Concurrent, pre.engine(), http(), limiter, cpu);
+                let mut store = store(Track::Concurrent, pre.engine(), None, limiter, cpu);
                 pre.instantiate_async(&mut store).await?;
             }
             Guest::Cgi01(pre) => {
@@ -376,11 +381,13 @@ impl Bed {
                 pre.instantiate_async(&mut store).await?;
             }
             Guest::Cgi02(pre) => {
-                let mut store = store(Track::Sequential, pre.engine(), cgi().build(), limiter, cpu);
+                let mut store =
+                    store(Track::Sequential, pre.engine(), Some(cgi().build()), limiter, cpu);
                 pre.instantiate_async(&mut store).await?;
             }
             Guest::Cgi03(pre) => {
-                let mut store = store(Track::Concurrent, pre.engine(), cgi().build(), limiter, cpu);
+                let mut store =
+                    store(Track::Concurrent, pre.engine(), Some(cgi().build()), limiter, cpu);
                 pre.instantiate_async(&mut store).await?;
             }
         }

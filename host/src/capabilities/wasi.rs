@@ -35,14 +35,29 @@ fn builder(
     builder
 }
 
-/// The context of an http guest: both output streams are its log.
-#[must_use]
-pub fn http_context(
-    environment: &[(String, String)],
-    log: &Arc<GuestLog>,
-    clocks: Clocks,
-) -> WasiCtx {
-    builder(environment, log, clocks).stdout(LogWriter::new(log, LogStream::Stdout)).build()
+/// What a guest's context is made of, until the guest first uses it. Most http guests
+/// never do, and it takes a dozen allocations and seeds of random numbers.
+pub struct LazyContext {
+    /// The function's own environment.
+    pub environment: Arc<[(String, String)]>,
+    /// Where its output goes.
+    pub log: Arc<GuestLog>,
+    /// Which clocks it sees.
+    pub clocks: Clocks,
+    /// The context, where it is there.
+    pub context: Option<WasiCtx>,
+}
+
+impl LazyContext {
+    /// The context. That of an http guest is made here: both output streams are its
+    /// log.
+    pub fn get(&mut self) -> &mut WasiCtx {
+        let Self { environment, log, clocks, context } = self;
+        context.get_or_insert_with(|| {
+            let stdout = LogWriter::new(log, LogStream::Stdout);
+            builder(environment, log, *clocks).stdout(stdout).build()
+        })
+    }
 }
 
 /// What the context of a CGI guest is built from: the request in variables and

@@ -34,7 +34,7 @@ use crate::capabilities::clocks::Clocks;
 use crate::capabilities::http::{Egress, HttpHooks};
 use crate::capabilities::log::GuestLog;
 use crate::capabilities::pipe::PipeWriter;
-use crate::capabilities::wasi;
+use crate::capabilities::wasi::{self, LazyContext};
 use crate::model::limits::Limits;
 
 /// Why a guest's run ended without success.
@@ -129,20 +129,18 @@ pub struct Terms {
 }
 
 impl Terms {
-    /// A store on these terms, with all limits armed.
-    fn store(&self, track: Track, engine: &Engine, wasi: WasiCtx) -> Store<GuestState> {
-        let hooks =
-            HttpHooks::new(Arc::clone(&self.egress), Arc::clone(&self.log), track, self.hops);
-        new_store(engine, wasi, hooks, self.limiter(), Arc::clone(&self.cpu))
-    }
-
-    fn http_store(&self, track: Track, engine: &Engine) -> Store<GuestState> {
-        self.store(track, engine, wasi::http_context(&self.environment, &self.log, self.clocks))
+    /// A store on these terms, with all limits armed. An http guest has no context
+    /// until it needs one.
+    fn store(self, track: Track, engine: &Engine, context: Option<WasiCtx>) -> Store<GuestState> {
+        let limiter = self.limiter();
+        let Self { environment, clocks, cpu, log, egress, hops, .. } = self;
+        let hooks = HttpHooks::new(egress, Arc::clone(&log), track, hops);
+        new_store(engine, LazyContext { environment, log, clocks, context }, hooks, limiter, cpu)
     }
 
     fn limiter(&self) -> StoreLimiter {
-        let memory = Arc::clone(&self.memory);
-        StoreLimiter::new(Arc::clone(&self.meter), self.limits.memory_bytes_max, memory)
+        let (meter, memory) = (Arc::clone(&self.meter), Arc::clone(&self.memory));
+        StoreLimiter::new(meter, self.limits.memory_bytes_max, memory)
     }
 }
 
@@ -208,14 +206,15 @@ where
     B: Body<Data = Bytes, Error = BodyError> + Send + 'static,
 {
     let Guest::Http02(pre) = &*guest else { return mismatch().into() };
-    let mut store = terms.http_store(Track::Sequential, pre.engine());
+    let (meter, clears_slowly) = (Arc::clone(&terms.meter), terms.clears_slowly);
     let scheme = if terms.secure { Scheme::Https } else { Scheme::Http };
+    let mut store = terms.store(Track::Sequential, pre.engine(), None);
     let result = match exchange_02(&mut store, request, scheme, reply) {
-        Ok((request, answer)) => call_http_02(&mut store, pre, request, answer, &terms.meter).await,
+        Ok((request, answer)) => call_http_02(&mut store, pre, request, answer, &meter).await,
         Err(error) => Err(error),
     };
-    let result = result.map_err(|error| failure(&error, &terms.meter));
-    let remains = terms.clears_slowly.then(|| Remains(Box::new(store)));
+    let result = result.map_err(|error| failure(&error, &meter));
+    let remains = clears_slowly.then(|| Remains(Box::new(store)));
     Ended { result, remains }
 }
 
@@ -264,33 +263,32 @@ where
     B: Body<Data = Bytes, Error = BodyError> + Send + 'static,
 {
     let Guest::Http03(pre) = &*guest else { return mismatch().into() };
-    let mut store = terms.http_store(Track::Concurrent, pre.engine());
-    let request = absolute(request, terms.secure);
+    let (meter, request) = (Arc::clone(&terms.meter), absolute(request, terms.secure));
+    let mut store = terms.store(Track::Concurrent, pre.engine(), None);
     let (request, sent) = Request03::from_http(store.data_mut().http().hooks, request);
-    let ended = call_http_03(store, pre, request, sent, reply, &terms.meter).await;
-    ended.map_err(|error| failure(&error, &terms.meter)).into()
+    let ended = call_http_03(store, pre, request, sent, reply, &meter).await;
+    ended.map_err(|error| failure(&error, &meter)).into()
 }
 
 async fn cgi(guest: Arc<Guest>, mut wasi: WasiCtxBuilder, terms: Terms) -> Ended {
-    let meter = &*terms.meter;
+    let meter = Arc::clone(&terms.meter);
     let ended = match &*guest {
         Guest::Cgi01(pre) => {
-            let engine = pre.module().engine();
-            let cpu = Arc::clone(&terms.cpu);
+            let (engine, cpu) = (pre.module().engine(), Arc::clone(&terms.cpu));
             let store = new_command_store(engine, wasi.build_p1(), terms.limiter(), cpu);
-            call_cgi_01(store, pre, meter).await
+            call_cgi_01(store, pre, &meter).await
         }
         Guest::Cgi02(pre) => {
-            let store = terms.store(Track::Sequential, pre.engine(), wasi.build());
-            call_cgi_02(store, pre, meter).await
+            let store = terms.store(Track::Sequential, pre.engine(), Some(wasi.build()));
+            call_cgi_02(store, pre, &meter).await
         }
         Guest::Cgi03(pre) => {
-            let store = terms.store(Track::Concurrent, pre.engine(), wasi.build());
-            call_cgi_03(store, pre, meter).await
+            let store = terms.store(Track::Concurrent, pre.engine(), Some(wasi.build()));
+            call_cgi_03(store, pre, &meter).await
         }
         Guest::Http02(_) | Guest::Http03(_) => return mismatch().into(),
     };
-    ended.map_err(|error| failure(&error, meter)).into()
+    ended.map_err(|error| failure(&error, &meter)).into()
 }
 
 /// As WASI 0.3 has it, where a request's scheme and host are in its URL alone.

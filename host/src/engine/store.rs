@@ -5,12 +5,13 @@ use std::sync::Arc;
 
 use wasmtime::{Engine, Store, UpdateDeadline};
 use wasmtime_wasi::p1::WasiP1Ctx;
-use wasmtime_wasi::{ResourceTable, WasiCtx, WasiCtxView, WasiView};
+use wasmtime_wasi::{ResourceTable, WasiCtxView, WasiView};
 use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 
 use super::cpu::CpuClock;
 use super::limits::StoreLimiter;
 use crate::capabilities::http::HttpHooks;
+use crate::capabilities::wasi::LazyContext;
 
 /// Host memory that one host call may make for a guest, in bytes.
 const HOSTCALL_BYTES_MAX: usize = 4 << 20;
@@ -29,7 +30,7 @@ pub struct CpuLimitReached;
 
 /// What the store of one invocation holds.
 pub struct GuestState {
-    wasi: WasiCtx,
+    wasi: LazyContext,
     http: WasiHttpCtx,
     table: ResourceTable,
     hooks: HttpHooks,
@@ -39,7 +40,7 @@ pub struct GuestState {
 
 impl WasiView for GuestState {
     fn ctx(&mut self) -> WasiCtxView<'_> {
-        WasiCtxView { ctx: &mut self.wasi, table: &mut self.table }
+        WasiCtxView { ctx: self.wasi.get(), table: &mut self.table }
     }
 }
 
@@ -91,7 +92,7 @@ impl Limited for CommandState {
 #[must_use]
 pub fn new_store(
     engine: &Engine,
-    wasi: WasiCtx,
+    wasi: LazyContext,
     hooks: HttpHooks,
     limiter: StoreLimiter,
     cpu: Arc<CpuClock>,
