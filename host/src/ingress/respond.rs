@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use hyper::Response;
 use hyper::Version;
-use hyper::header::{CONNECTION, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use hyper::header::{CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
 
 use super::request::Refusal;
 use crate::http_error::{PROBLEM_JSON, Problem};
@@ -13,8 +13,8 @@ use crate::invoke::{Answer, Answered};
 use crate::model::ids::InvocationId;
 use crate::model::invocation::Outcome;
 
-const X_REQUEST_ID: &str = "x-request-id";
-const SERVER_TIMING: &str = "server-timing";
+const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 
 /// Turns what came of an invocation into a response.
 #[must_use]

@@ -181,7 +181,7 @@ impl Invoker {
         let telemetry = Arc::clone(&self.telemetry);
         let log =
             Arc::new(GuestLog::new(source, telemetry, Arc::clone(&meter), limits.log_bytes_max));
-        record.called(Arc::clone(&log));
+        let called = record.called(Arc::clone(&log));
         let Incoming { request, authority, prefix, peer, secure, hops } = incoming;
         let (head, body) = request.into_parts();
         let mut body = RequestBody::new(body, Arc::clone(&meter), limits.request_body_bytes_max);
@@ -205,7 +205,7 @@ impl Invoker {
             hops,
         };
         let call = Call { protocol, terms };
-        let deadline = Instant::now() + Duration::from_millis(limits.timeout_ms);
+        let deadline = Instant::from_std(called) + Duration::from_millis(limits.timeout_ms);
         let guest = run::run(guest, call);
         let mut driver = Driver::new(guest, permit, cpu, deadline);
         let (head, source) = answer.wait(&mut driver, record).await?;

@@ -23,23 +23,11 @@ const SERVER_TIMING_BYTES: usize = 128;
 /// them: by way of `f64` and `format!` they cost more than routing it.
 fn push_duration(text: &mut String, name: &str, us: u64) {
     text.push_str(name);
-    let (mut ms, mut scale) = (us / 1000, 1);
-    while ms / scale >= 10 {
-        scale *= 10;
-    }
-    while scale > 0 {
-        text.push(digit(ms / scale));
-        ms %= scale;
-        scale /= 10;
-    }
+    text.push_str(itoa::Buffer::new().format(us / 1000));
+    // With the zeros that decimals begin with.
+    let decimals = 1000 + us % 1000;
     text.push('.');
-    for scale in [100, 10, 1] {
-        text.push(digit(us % 1000 / scale % 10));
-    }
-}
-
-fn digit(value: u64) -> char {
-    char::from_digit((value % 10) as u32, 10).unwrap_or('0')
+    text.push_str(itoa::Buffer::new().format(decimals).get(1..).unwrap_or_default());
 }
 
 /// The record of an invocation that is under way. When it is dropped, the
@@ -100,10 +88,10 @@ impl Record {
         self.receipt.load_us = micros(time);
     }
 
-    /// The guest is about to be polled for the first time.
-    pub fn called(&mut self, log: Arc<GuestLog>) {
-        self.called = Some(Instant::now());
+    /// The guest is about to be polled for the first time. Returns when that is.
+    pub fn called(&mut self, log: Arc<GuestLog>) -> Instant {
         self.log = Some(log);
+        *self.called.insert(Instant::now())
     }
 
     /// The status that the client gets.
@@ -152,10 +140,10 @@ impl Record {
     /// milliseconds.
     #[must_use]
     pub fn server_timing(&self) -> String {
+        let (total_us, called_us) = self.elapsed_us();
         let init_us = self.init_us();
-        let guest_us =
-            self.called.map_or(0, |called| micros(called.elapsed())).saturating_sub(init_us);
-        let host_us = micros(self.arrived.elapsed())
+        let guest_us = called_us.saturating_sub(init_us);
+        let host_us = total_us
             .saturating_sub(self.receipt.queue_us + self.receipt.load_us + init_us + guest_us);
         let mut text = String::with_capacity(SERVER_TIMING_BYTES);
         push_duration(&mut text, "queue;dur=", self.receipt.queue_us);
@@ -164,6 +152,13 @@ impl Record {
         push_duration(&mut text, ", guest;dur=", guest_us);
         push_duration(&mut text, ", host;dur=", host_us);
         text
+    }
+
+    /// The time since it arrived, and of that since the guest was called.
+    fn elapsed_us(&self) -> (u64, u64) {
+        let now = Instant::now();
+        let called_us = self.called.map_or(0, |called| micros(now - called));
+        (micros(now - self.arrived), called_us)
     }
 
     fn init_us(&self) -> u64 {
@@ -175,12 +170,10 @@ impl Drop for Record {
     fn drop(&mut self) {
         let meter = &self.meter;
         let load = |value: &std::sync::atomic::AtomicU64| value.load(Ordering::Relaxed);
-        self.receipt.total_us = micros(self.arrived.elapsed());
+        let (total_us, called_us) = self.elapsed_us();
+        self.receipt.total_us = total_us;
         self.receipt.init_us = self.init_us();
-        self.receipt.run_us = self
-            .called
-            .map_or(0, |called| micros(called.elapsed()))
-            .saturating_sub(self.receipt.init_us);
+        self.receipt.run_us = called_us.saturating_sub(self.receipt.init_us);
         self.receipt.cpu_us = load(&meter.cpu_ns) / 1000;
         self.receipt.memory_peak_bytes = load(&meter.memory_peak_bytes);
         self.receipt.request_bytes = load(&meter.request_bytes);
@@ -198,7 +191,9 @@ mod tests {
 
     #[test]
     fn durations_have_three_decimals() {
-        for us in [0, 7, 42, 999, 1000, 1001, 9_999, 10_000, 123_456, 30_000_000, u64::MAX] {
+        for us in
+            [0, 7, 42, 111, 999, 1000, 1001, 1111, 9_999, 10_000, 123_456, 30_000_000, u64::MAX]
+        {
             let mut text = String::new();
             push_duration(&mut text, "dur=", us);
             assert_eq!(text, format!("dur={}.{:03}", us / 1000, us % 1000));
