@@ -1,4 +1,4 @@
-//! What the host's own process has given up.
+//! What the host's own process has given up, and what it has instead.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -121,4 +121,14 @@ fn systemd_takes_the_unit() {
         }
         Err(error) => println!("skipped: there is no systemd-analyze here: {error}"),
     }
+}
+
+/// What the C library's allocator has is called so by the kernel.
+#[test]
+fn the_host_has_an_allocator_of_its_own() {
+    let host = host().start();
+    host.admin().deploy("hello", &guests::answering("hello"));
+    assert_eq!(host.get("/hello/").text(), "hello");
+    let maps = fs::read_to_string(format!("/proc/{}/maps", host.pid())).expect("its memory");
+    assert!(!maps.contains("[heap]"), "{maps}");
 }

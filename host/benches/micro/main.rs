@@ -54,10 +54,6 @@ use whit::telemetry::{Telemetry, TelemetryBounds};
 
 use bare::Bare;
 
-// As the host itself.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 const FUNCTIONS: usize = 10_000;
 /// Computes: see `guests/work.rs` beside this folder.
 const WORKER: guests::Guest = guests::guest("work", Language::Rust, "host/benches/guests/work-02");
@@ -72,6 +68,8 @@ const POOL: PoolBounds = PoolBounds {
 const RECEIPTS: u64 = 1 << 15;
 
 fn main() -> anyhow::Result<ExitCode> {
+    // The allocator is the host's: see `whit::cli::main`.
+    let _ = mimalloc::MiMalloc.version();
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     // Compiles start this program again, as they do the host.
     if let Some((CHILD_COMMAND, rest)) =

@@ -26,10 +26,6 @@ use anyhow::{Context as _, bail};
 use report::Section;
 use throughput::Workload;
 
-// As the host itself.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 const HELP: &str = "cargo bench --bench side_by_side [-- [OPTIONS] FILTER…]
 
 Runs the workloads whose name contains one of the words; all of them without any:
@@ -132,6 +128,8 @@ const WORKLOADS: [(&str, &str, Run); 8] = [
 ];
 
 fn main() -> anyhow::Result<()> {
+    // The allocator is the host's: see `whit::cli::main`.
+    let _ = mimalloc::MiMalloc.version();
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     if arguments.first().is_some_and(|argument| argument == native::ARGUMENT) {
         return native::serve();

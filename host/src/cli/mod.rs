@@ -102,6 +102,10 @@ struct UsageError(String);
 /// The process's `main`: 0 for success, 1 for failure, 2 for wrong usage.
 #[must_use]
 pub fn main() -> ExitCode {
+    // With its feature `override` it is the process's `malloc`, once anything of it is
+    // linked. By that name it is quicker than as Rust's allocator, whose every call
+    // says how to align what any `malloc` aligns so.
+    let _ = mimalloc::MiMalloc.version();
     // Before anything else: a compile child confines itself before it does more.
     let mut arguments = std::env::args_os().skip(1);
     if arguments.next().is_some_and(|command| command == compile::CHILD_COMMAND) {
