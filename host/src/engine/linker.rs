@@ -28,6 +28,10 @@ const PACKAGES: [&str; 7] = [
 pub fn linker(engine: &Engine, track: Track) -> wasmtime::Result<Linker<GuestState>> {
     let mut linker = Linker::new(engine);
     wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
+    // Once more, without the way by the context, which is only made when it is needed.
+    linker.allow_shadowing(true);
+    wasmtime_wasi_io::add_to_linker_async(&mut linker)?;
+    linker.allow_shadowing(false);
     wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut linker)?;
     if track == Track::Concurrent {
         wasmtime_wasi::p3::add_to_linker(&mut linker)?;

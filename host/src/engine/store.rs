@@ -7,6 +7,7 @@ use wasmtime::{Engine, Store, UpdateDeadline};
 use wasmtime_wasi::p1::WasiP1Ctx;
 use wasmtime_wasi::{ResourceTable, WasiCtxView, WasiView};
 use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
+use wasmtime_wasi_io::IoView;
 
 use super::cpu::CpuClock;
 use super::limits::StoreLimiter;
@@ -41,6 +42,12 @@ pub struct GuestState {
 impl WasiView for GuestState {
     fn ctx(&mut self) -> WasiCtxView<'_> {
         WasiCtxView { ctx: self.wasi.get(), table: &mut self.table }
+    }
+}
+
+impl IoView for GuestState {
+    fn table(&mut self) -> &mut ResourceTable {
+        &mut self.table
     }
 }
 
