@@ -29,6 +29,10 @@ const FIRST_TABLE: u32 = 0;
 const TABLE: u32 = 1;
 /// Places of the table times types of calls, at most: each is four bytes of code.
 const PLACES_MAX: u64 = 1 << 17;
+/// Functions that one of those made here goes on to, at most, and the arguments that all
+/// of them pass on: what is uploaded must not grow without bounds.
+const TARGETS_MAX: usize = 1 << 12;
+const ARGUMENTS_MAX: usize = 1 << 17;
 /// What backtraces call the functions that are made here.
 const NAME: &str = "call_indirect";
 
@@ -114,6 +118,14 @@ impl<'m, 'a> Calls<'m, 'a> {
         for element in &module.elements {
             calls.fill(element)?;
         }
+        let mut arguments = 0;
+        for (ty, _) in &calls.types {
+            let targets = calls.targets(ty).len();
+            arguments += targets * ty.params().len();
+            if targets > TARGETS_MAX || arguments > ARGUMENTS_MAX {
+                return Err(other_form("a table of many functions"));
+            }
+        }
         Ok(calls)
     }
 
@@ -189,11 +201,15 @@ impl<'m, 'a> Calls<'m, 'a> {
         Ok(self.made() + number)
     }
 
+    /// The functions of a type that are in the table.
+    fn targets(&self, ty: &FuncType) -> BTreeSet<u32> {
+        let is_of_type = |function: &u32| self.function_type(*function) == Some(ty);
+        self.places.iter().flatten().copied().filter(is_of_type).collect()
+    }
+
     /// Goes to what is at the place that is given last.
     fn body(&self, ty: &FuncType, type_index: u32) -> Code {
-        let is_of_type = |function: &u32| self.function_type(*function) == Some(ty);
-        let functions: BTreeSet<u32> =
-            self.places.iter().flatten().copied().filter(is_of_type).collect();
+        let functions = self.targets(ty);
         let arms: HashMap<u32, u32> = functions.iter().copied().zip(0..).collect();
         let empty = functions.len() as u32;
         let (other_type, outside) = (empty + 1, empty + 2);

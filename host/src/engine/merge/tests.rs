@@ -258,6 +258,28 @@ fn a_table_that_is_used_otherwise_stays() {
     };
     other_form("(table $t 7 funcref)", "(table $t 200000 funcref)");
     other_form("(table $t 7 funcref)", "(table $t 7 funcref) (table 1 funcref)");
+    // More than a function can go on to: of one type, and of many arguments.
+    let many = |functions: usize, parameters: usize| {
+        let mut text = CALLED.replacen("(table $t 7 funcref)", "(table $t 5000 funcref)", 1);
+        let parameters = "i32 ".repeat(parameters);
+        let ty = format!("(type $wide (func (param {parameters})))");
+        text.push_str(&ty);
+        for number in 0..functions {
+            text.push_str(&format!("(func $w{number} (type $wide))"));
+        }
+        let names: String = (0..functions).map(|number| format!(" $w{number}")).collect();
+        text.push_str(&format!("(elem (table $t) (i32.const 7) func{names})"));
+        let zeros = "(i32.const 0)".repeat(parameters.len() / 4);
+        text.push_str(&format!("(func (call_indirect (type $wide) {zeros} (i32.const 0)))"));
+        with_shim(&text, "(call $get (i32.const 1))")
+    };
+    for (functions, parameters, tables) in
+        [(4096, 3, 1), (4097, 3, 2), (132, 990, 1), (133, 990, 2)]
+    {
+        let text = many(functions, parameters);
+        assert_eq!(same(&text).0, Ok(2), "{functions} {parameters}");
+        assert_eq!(calls_and_tables(&text).1, tables, "{functions} {parameters}");
+    }
     other_form("func $one $two)", "funcref (ref.func $one) (ref.func $two))");
 }
 
