@@ -30,9 +30,10 @@ const TABLE: u32 = 1;
 /// Places of the table times types of calls, at most: each is four bytes of code.
 const PLACES_MAX: u64 = 1 << 17;
 /// Functions that one of those made here goes on to, at most, and the arguments that all
-/// of them pass on: what is uploaded must not grow without bounds.
-const TARGETS_MAX: usize = 1 << 12;
-const ARGUMENTS_MAX: usize = 1 << 17;
+/// of them pass on: what is uploaded must not grow without bounds. QuickJS, the largest
+/// interpreter whose table is left out, has fewer of both.
+const TARGETS_MAX: usize = 1 << 10;
+const ARGUMENTS_MAX: usize = 1 << 16;
 /// What backtraces call the functions that are made here.
 const NAME: &str = "call_indirect";
 

@@ -273,8 +273,7 @@ fn a_table_that_is_used_otherwise_stays() {
         text.push_str(&format!("(func (call_indirect (type $wide) {zeros} (i32.const 0)))"));
         with_shim(&text, "(call $get (i32.const 1))")
     };
-    for (functions, parameters, tables) in
-        [(4096, 3, 1), (4097, 3, 2), (132, 990, 1), (133, 990, 2)]
+    for (functions, parameters, tables) in [(1024, 3, 1), (1025, 3, 2), (66, 990, 1), (67, 990, 2)]
     {
         let text = many(functions, parameters);
         assert_eq!(same(&text).0, Ok(2), "{functions} {parameters}");
