@@ -24,6 +24,7 @@ use crate::ingress::connection::{ConnectionOptions, Patience};
 use crate::ingress::tls::{Tls, TlsError};
 use crate::ingress::{DataPlane, accept};
 use crate::invoke::Invoker;
+use crate::invoke::tasks::Tasks;
 use crate::registry::Registry;
 use crate::router::Router;
 use crate::sandbox::{self, InForce, Mode, Reach, SandboxError};
@@ -325,7 +326,8 @@ impl Host {
         let functions = registry.functions().keys().cloned().collect();
         telemetry.logs.retain(&functions).map_err(|error| data(Box::new(error)))?;
         let gauge_engines = engines.clone();
-        let invoker = Invoker::new(engines, loader, Arc::clone(&telemetry), config.pool.instances);
+        let (instances, tasks) = (config.pool.instances, Tasks::on_each_processor()?);
+        let invoker = Invoker::new(engines, loader, Arc::clone(&telemetry), instances, tasks);
         let plane = Arc::new(DataPlane {
             router,
             invoker,

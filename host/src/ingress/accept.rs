@@ -1,5 +1,8 @@
 //! Step 1: connections. Each is served in a task of its own, timeouts
 //! included: nothing that a client does or leaves undone holds up the others.
+//!
+//! They are accepted here and belong to the thread that serves them from there on:
+//! what comes in on them wakes that one.
 
 use std::io;
 use std::net::SocketAddr;
@@ -67,7 +70,10 @@ pub async fn serve(
             (Arc::clone(&plane), Arc::clone(&options), shutdown.clone());
         plane.invoker.tasks().spawn(async move {
             let _permit = permit;
-            connection::serve(stream, peer, &served, &options, shutdown).await;
+            match TcpStream::from_std(stream) {
+                Ok(stream) => connection::serve(stream, peer, &served, &options, shutdown).await,
+                Err(error) => tracing::warn!(%peer, %error, "a connection can not be served"),
+            }
         });
     };
     let mut stopped = shutdown.clone();
@@ -88,8 +94,8 @@ pub async fn serve(
     plane.invoker.tasks().finished().await;
 }
 
-/// A connection, who opened it, and its permit.
-type Accepted = (TcpStream, SocketAddr, OwnedSemaphorePermit);
+/// A connection, which is no thread's yet, who opened it, and its permit.
+type Accepted = (std::net::TcpStream, SocketAddr, OwnedSemaphorePermit);
 
 /// Where connections come in, as many as there are permits.
 struct Door {
@@ -106,7 +112,8 @@ impl Door {
             // Trying again at once would only burn a core until something is free.
             sleep(pause).await;
         }
-        match self.listener.accept().await {
+        let accepted = self.listener.accept().await;
+        match accepted.and_then(|(stream, peer)| Ok((stream.into_std()?, peer))) {
             Ok((stream, peer)) => {
                 if self.pause.take().is_some() {
                     tracing::info!("connections are accepted again");

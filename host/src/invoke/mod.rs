@@ -88,21 +88,16 @@ pub struct Answered {
 pub type Answer = Result<Answered, (Record, Problem)>;
 
 impl Invoker {
-    /// An invoker for at most `instances_max` guests at once.
+    /// An invoker for at most `instances_max` guests at once, in these tasks.
     #[must_use]
     pub fn new(
         engines: Engines,
         loader: Arc<Loader>,
         telemetry: Arc<Telemetry>,
         instances_max: u32,
+        tasks: Tasks,
     ) -> Self {
-        Self {
-            engines,
-            loader,
-            telemetry,
-            host_gate: HostGate::new(instances_max),
-            tasks: Tasks::default(),
-        }
+        Self { engines, loader, telemetry, host_gate: HostGate::new(instances_max), tasks }
     }
 
     /// The tasks that requests run in.
