@@ -10,7 +10,8 @@
 //!
 //! The memory is in a first module of its own: what a component makes for its core
 //! module needs the memory, and is imported by it. So there are two instances. A table
-//! that code only calls through is left out ([`calls`]).
+//! that code only calls through is left out ([`calls`]), and so is what nothing calls
+//! ([`unused`]).
 //!
 //! ```text
 //!   before                              after
@@ -27,6 +28,7 @@ mod encode;
 mod module;
 mod named;
 mod scope;
+mod unused;
 
 use std::collections::HashMap;
 
@@ -161,6 +163,7 @@ impl<'w, 'a> Writer<'w, 'a> {
         let merged = self.layout.merged()?.finish();
         let direct = calls::direct(&merged, self.layout.first_table());
         let merged = direct.unwrap_or(merged);
+        let merged = unused::left_out(&merged).unwrap_or(merged);
         self.component.section(&RawSection { id: CORE_MODULE_SECTION, data: &merged });
         let mut instances = InstanceSection::new();
         instances.instantiate(0, [] as [(&str, ModuleArg); 0]);

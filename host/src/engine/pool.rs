@@ -15,7 +15,7 @@ use super::Track;
 /// major version, so that an artifact of 48.0.1 would run in 48.0.8 and miss
 /// that release's code generation fixes.
 pub const ENGINE_VERSION: &str =
-    concat!("wasmtime 48.0.8, whit ", env!("CARGO_PKG_VERSION"), ", artifact 3");
+    concat!("wasmtime 48.0.8, whit ", env!("CARGO_PKG_VERSION"), ", artifact 4");
 
 /// Wasm stack of one call, in bytes; overflow is a trap.
 const WASM_STACK_BYTES: usize = 512 << 10;

@@ -338,6 +338,34 @@ fn what_is_made_twice_is_imported_once() {
 }
 
 #[test]
+fn what_nothing_calls_is_left_out() {
+    // Of what the table had, only what is of the called type.
+    let main = r#"
+  (table $t 2 funcref)
+  (elem (i32.const 0) func $logs $names)
+  (elem declare func $alone $referred)
+  (func $logs (result i32) (call $log (i32.const 16) (i32.const 7)) i32.const 1)
+  (func $names (call $name (i32.const 64)))
+  (func $alone (drop (ref.func $alone)))
+  (func $referred)
+  (func $through (call_indirect (i32.const 1)))
+  (data (i32.const 16) "is used")"#;
+    let outlined = |run: &str| outline(&merge(&wat(&with_shim(main, run))).unwrap());
+    let imports = |run| outlined(run).matches("module: \"canonical\"").count();
+    let calls = "(call_indirect (result i32) (i32.const 0))";
+    assert_eq!(same(&with_shim(main, calls)), (Ok(1), vec!["is used".to_owned()]));
+    assert_eq!(imports(calls), 1);
+    assert_eq!(imports("(call $through) i32.const 0"), 1);
+    assert_eq!(imports("(drop (ref.func $referred)) i32.const 0"), 0);
+    let both = "(call $through) (call_indirect (result i32) (i32.const 0))";
+    assert_eq!(same(&with_shim(main, both)).0, Ok(1));
+    assert_eq!(imports(both), 2);
+    // What stands for the table is called by what else is left out.
+    let bodies = |run| outlined(run).matches("(func").count();
+    assert!(bodies("i32.const 0") < bodies(calls) && bodies(calls) < bodies(both));
+}
+
+#[test]
 fn a_trap_is_the_same() {
     let (result, logged) = same(&with_shim(
         r#"(data (i32.const 16) "last words")"#,
@@ -479,7 +507,7 @@ fn what_is_broken_does_no_harm() {
     }
 }
 
-/// The imports, tables and indirect calls of all core modules in a component.
+/// The imports, tables, functions and indirect calls of all core modules in a component.
 fn outline(component: &[u8]) -> String {
     let mut text = String::new();
     for payload in wasmparser::Parser::new(0).parse_all(component) {
@@ -495,6 +523,7 @@ fn outline(component: &[u8]) -> String {
                 }
             }
             wasmparser::Payload::CodeSectionEntry(body) => {
+                text.push_str("(func\n");
                 for operator in body.get_operators_reader().unwrap() {
                     if let wasmparser::Operator::CallIndirect { .. } = operator.unwrap() {
                         text.push_str("call_indirect\n");
