@@ -98,7 +98,7 @@ impl HostGate {
     }
 
     async fn enter(&self, key: Key, deadline: Instant) -> Option<Place> {
-        match self.queue.enter(key) {
+        match self.queue.enter(key, None) {
             Entered::Place(place) => Some(place),
             Entered::Line(waiting) => timeout_at(deadline, waiting).await.ok()?,
             Entered::Full => None,

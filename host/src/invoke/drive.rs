@@ -40,7 +40,10 @@ struct Left {
 impl Left {
     /// Makes the guest's memory new on a thread for what takes long: nobody's answer
     /// waits for it. The function is charged for it, nobody is billed.
-    fn clear_soon(self, share: Arc<Share>) {
+    fn clear_soon(mut self, share: Arc<Share>) {
+        if let Some(place) = &mut self.place {
+            place.leave_worker();
+        }
         tokio::task::spawn_blocking(move || {
             let started = Instant::now();
             drop(self.remains);

@@ -3,7 +3,8 @@
 //! requests wait, another's first one is next but for one of theirs.
 //!
 //! It serves twice: the host's capacity ([`super::admission`]) and the
-//! processors ([`super::turns`]).
+//! processors ([`super::turns`]). There it matters which thread waits: two places on
+//! one thread are one that nobody uses.
 
 use std::collections::{HashMap, VecDeque};
 use std::pin::Pin;
@@ -26,19 +27,30 @@ pub struct FairQueue {
     waiting: AtomicUsize,
     /// Most that wait in one line.
     line_max: usize,
+    /// Of each worker: how many places it has been given and still needs.
+    at_work: Box<[AtomicUsize]>,
     lines: Mutex<Lines>,
+}
+
+/// The thread that waits, by its number, if it is one of those that share the places.
+pub type Worker = Option<usize>;
+
+#[derive(Debug)]
+struct Waiter {
+    sender: oneshot::Sender<Place>,
+    worker: Worker,
 }
 
 #[derive(Debug, Default)]
 struct Lines {
     /// Lines that are not empty.
-    by_key: HashMap<Key, VecDeque<oneshot::Sender<Place>>>,
+    by_key: HashMap<Key, VecDeque<Waiter>>,
     /// Whose turn it is: every key of `by_key`, once.
     order: VecDeque<Key>,
 }
 
 impl Lines {
-    fn push(&mut self, key: Key, waiter: oneshot::Sender<Place>) {
+    fn push(&mut self, key: Key, waiter: Waiter) {
         let line = self.by_key.entry(key).or_insert_with(|| {
             self.order.push_back(key);
             VecDeque::new()
@@ -46,14 +58,16 @@ impl Lines {
         line.push_back(waiter);
     }
 
-    /// The first of the next line, which then goes to the end of the order.
-    fn pop(&mut self) -> Option<oneshot::Sender<Place>> {
+    /// The first of the next line whose worker is free, or the first if none is. The
+    /// line then goes to the end of the order.
+    fn pop(&mut self, is_free: impl Fn(Worker) -> bool) -> Option<Waiter> {
         loop {
             let key = self.order.pop_front()?;
             let Some(line) = self.by_key.get_mut(&key) else {
                 continue;
             };
-            let waiter = line.pop_front();
+            let at = line.iter().position(|waiter| is_free(waiter.worker));
+            let waiter = line.remove(at.unwrap_or(0));
             if line.is_empty() {
                 self.by_key.remove(&key);
             } else {
@@ -75,7 +89,7 @@ impl Lines {
             return 0;
         };
         let before = line.len();
-        line.retain(|waiter| !waiter.is_closed());
+        line.retain(|waiter| !waiter.sender.is_closed());
         before - line.len()
     }
 }
@@ -85,16 +99,37 @@ impl Lines {
 pub struct Place {
     /// None once there is nothing to give back.
     queue: Option<Arc<FairQueue>>,
+    /// Whose it is, until it goes elsewhere.
+    worker: Worker,
 }
 
 impl Place {
-    fn of(queue: &Arc<FairQueue>) -> Self {
-        Self { queue: Some(Arc::clone(queue)) }
+    fn of(queue: &Arc<FairQueue>, worker: Worker) -> Self {
+        if let Some(at_work) = queue.at_work(worker) {
+            at_work.fetch_add(1, Ordering::SeqCst);
+        }
+        Self { queue: Some(Arc::clone(queue)), worker }
+    }
+
+    /// Whether its worker has been given another one.
+    #[must_use]
+    pub fn shares_its_worker(&self) -> bool {
+        let at_work = self.queue.as_ref().and_then(|queue| queue.at_work(self.worker));
+        at_work.is_some_and(|at_work| at_work.load(Ordering::SeqCst) > 1)
+    }
+
+    /// From here on it is used on a thread of its own: its worker is free for another.
+    pub fn leave_worker(&mut self) {
+        let worker = self.worker.take();
+        if let Some(at_work) = self.queue.as_ref().and_then(|queue| queue.at_work(worker)) {
+            at_work.fetch_sub(1, Ordering::SeqCst);
+        }
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
+        self.leave_worker();
         if let Some(queue) = self.queue.take() {
             FairQueue::give_back(&queue);
         }
@@ -129,12 +164,27 @@ impl FairQueue {
     /// This many places, and this many that may wait in each line.
     #[must_use]
     pub fn new(places: usize, line_max: usize) -> Arc<Self> {
+        Self::over(0, places, line_max)
+    }
+
+    /// The same for places that so many workers use, each one at a time.
+    #[must_use]
+    pub fn over(workers: usize, places: usize, line_max: usize) -> Arc<Self> {
         Arc::new(Self {
             free: AtomicUsize::new(places),
             waiting: AtomicUsize::new(0),
             line_max,
+            at_work: (0..workers).map(|_| AtomicUsize::new(0)).collect(),
             lines: Mutex::default(),
         })
+    }
+
+    fn at_work(&self, worker: Worker) -> Option<&AtomicUsize> {
+        self.at_work.get(worker?)
+    }
+
+    fn is_free(&self, worker: Worker) -> bool {
+        self.at_work(worker).is_none_or(|at_work| at_work.load(Ordering::SeqCst) == 0)
     }
 
     /// Places that nobody has.
@@ -143,9 +193,9 @@ impl FairQueue {
         self.free.load(Ordering::Relaxed)
     }
 
-    /// A place, or one in the line of `key`.
-    pub fn enter(self: &Arc<Self>, key: Key) -> Entered {
-        if let Some(place) = self.try_enter() {
+    /// A place, or one in the line of `key`, for this worker.
+    pub fn enter(self: &Arc<Self>, key: Key, worker: Worker) -> Entered {
+        if let Some(place) = self.try_enter(worker) {
             return Entered::Place(place);
         }
         let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
@@ -159,16 +209,16 @@ impl FairQueue {
         // One may have been given back since, by somebody who saw nobody wait.
         if self.take_free() {
             self.waiting.fetch_sub(1, Ordering::SeqCst);
-            return Entered::Place(Place::of(self));
+            return Entered::Place(Place::of(self, worker));
         }
         let (sender, receiver) = oneshot::channel();
-        lines.push(key, sender);
+        lines.push(key, Waiter { sender, worker });
         Entered::Line(Waiting(receiver))
     }
 
     /// A place if one is free.
-    pub fn try_enter(self: &Arc<Self>) -> Option<Place> {
-        self.take_free().then(|| Place::of(self))
+    fn try_enter(self: &Arc<Self>, worker: Worker) -> Option<Place> {
+        self.take_free().then(|| Place::of(self, worker))
     }
 
     fn take_free(&self) -> bool {
@@ -187,7 +237,7 @@ impl FairQueue {
         loop {
             let next = {
                 let mut lines = queue.lines.lock().unwrap_or_else(PoisonError::into_inner);
-                let next = lines.pop();
+                let next = lines.pop(|worker| queue.is_free(worker));
                 if next.is_some() {
                     queue.waiting.fetch_sub(1, Ordering::SeqCst);
                 } else {
@@ -198,10 +248,13 @@ impl FairQueue {
             let Some(waiter) = next else {
                 return;
             };
-            match waiter.send(Place::of(queue)) {
+            match waiter.sender.send(Place::of(queue, waiter.worker)) {
                 Ok(()) => return,
                 // It has left: the place goes to the next, not back through here.
-                Err(mut place) => place.queue = None,
+                Err(mut place) => {
+                    place.leave_worker();
+                    place.queue = None;
+                }
             }
         }
     }
@@ -244,9 +297,9 @@ mod tests {
     #[test]
     fn lines_take_turns_however_long_they_are() {
         let queue = FairQueue::new(1, 100);
-        let mut held = place(queue.enter(1));
-        let mut crowd: Vec<Waiting> = (0..50).map(|_| line(queue.enter(1))).collect();
-        let mut few: Vec<Waiting> = (0..3).map(|_| line(queue.enter(2))).collect();
+        let mut held = place(queue.enter(1, None));
+        let mut crowd: Vec<Waiting> = (0..50).map(|_| line(queue.enter(1, None))).collect();
+        let mut few: Vec<Waiting> = (0..3).map(|_| line(queue.enter(2, None))).collect();
         let mut served = Vec::new();
         for _ in 0..6 {
             drop(held);
@@ -263,13 +316,13 @@ mod tests {
     #[test]
     fn who_leaves_takes_nothing_along() {
         let queue = FairQueue::new(2, 3);
-        let held = (place(queue.enter(1)), place(queue.enter(1)));
-        let waits: Vec<Waiting> = (0..3).map(|_| line(queue.enter(7))).collect();
-        assert!(matches!(queue.enter(7), Entered::Full));
+        let held = (place(queue.enter(1, None)), place(queue.enter(1, None)));
+        let waits: Vec<Waiting> = (0..3).map(|_| line(queue.enter(7, None))).collect();
+        assert!(matches!(queue.enter(7, None), Entered::Full));
         // Another's line has room, and those that left make room.
-        let mut other = line(queue.enter(8));
+        let mut other = line(queue.enter(8, None));
         drop(waits);
-        let mut again = line(queue.enter(7));
+        let mut again = line(queue.enter(7, None));
         drop(held);
         assert!(ready(&mut other).is_some());
         // Given a place and gone without taking it.
@@ -279,8 +332,33 @@ mod tests {
     }
 
     #[test]
+    fn a_place_goes_where_it_can_be_used() {
+        let queue = FairQueue::over(2, 2, 100);
+        let enter = |worker| queue.enter(1, Some(worker));
+        let (first, second) = (place(enter(0)), place(enter(1)));
+        let mut waits = [0, 0, 1, 0].map(|worker| line(enter(worker)));
+        drop(second);
+        let ahead = ready(&mut waits[2]).expect("the other worker has something to do");
+        assert!(!ahead.shares_its_worker());
+        drop(first);
+        let mut next = ready(&mut waits[0]).expect("they are in line");
+        next.leave_worker();
+        drop(ahead);
+        let free_again = ready(&mut waits[1]).expect("its worker is free");
+        drop(next);
+        // Nobody else waits.
+        let too_many = ready(&mut waits[3]).expect("no place is unused");
+        assert!(too_many.shares_its_worker() && free_again.shares_its_worker());
+        drop(free_again);
+        assert!(!too_many.shares_its_worker());
+        drop(too_many);
+        assert!(queue.is_free(Some(0)) && queue.is_free(Some(1)));
+        assert_eq!((queue.free(), queue.waiting.load(Ordering::SeqCst)), (2, 0));
+    }
+
+    #[test]
     fn nothing_is_lost_between_threads() {
-        let queue = FairQueue::new(2, 1000);
+        let queue = FairQueue::over(3, 2, 1000);
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(4).build();
         runtime.unwrap().block_on(async {
             let tasks: Vec<_> = (0..64)
@@ -288,7 +366,7 @@ mod tests {
                     let queue = Arc::clone(&queue);
                     tokio::spawn(async move {
                         for round in 0..500 {
-                            let place = match queue.enter(key % 5) {
+                            let place = match queue.enter(key % 5, Some(key % 3)) {
                                 Entered::Place(place) => Some(place),
                                 // Some lose their patience.
                                 Entered::Line(waiting) if round % 7 == 0 => drop_soon(waiting),
@@ -308,6 +386,7 @@ mod tests {
             }
         });
         assert_eq!((queue.free(), queue.waiting.load(Ordering::SeqCst)), (2, 0));
+        assert!((0..3).all(|worker| queue.is_free(Some(worker))));
     }
 
     fn drop_soon(mut waiting: Waiting) -> Option<Place> {

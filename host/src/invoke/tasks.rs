@@ -25,6 +25,13 @@ thread_local! {
     static OWN: Cell<Option<usize>> = const { Cell::new(None) };
 }
 
+/// The number of the worker that this thread is, below the number of processors, if
+/// it is one.
+#[must_use]
+pub fn own_worker() -> Option<usize> {
+    OWN.get()
+}
+
 /// Connections, streams, and guests that go on after their response: they are waited
 /// for when the host stops, and can be cut off all at once. Clones are the same.
 #[derive(Debug, Clone)]
@@ -79,7 +86,7 @@ impl Tasks {
     /// Starts a task on the thread that has the fewest; on this one, if it is among
     /// those.
     pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
-        let own = OWN.get();
+        let own = own_worker();
         let is_busier =
             |(index, worker): &(usize, &Worker)| (worker.tasks.len(), own != Some(*index));
         let Some((_, worker)) = self.workers.iter().enumerate().min_by_key(is_busier) else {

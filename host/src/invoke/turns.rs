@@ -8,7 +8,7 @@
 //! share them fairly ([`super::fair`]). Who has a turn is polled on a thread of its
 //! own, so that requests have theirs to themselves; but not if the function has
 //! been quick with each of its turns: going there and back takes longer than what
-//! the others would wait.
+//! the others would wait. Unless two would have theirs on the same thread.
 //!
 //! Functions that use little, nearly all, only read one number here.
 
@@ -20,6 +20,7 @@ use std::task::{Context, Poll, ready};
 use tokio::task::JoinHandle;
 
 use super::fair::{Entered, FairQueue, Key, Place, Waiting};
+use super::tasks::own_worker;
 use crate::engine::epoch::{self, TICK};
 
 /// A function may use a processor for one part in this many without turns.
@@ -42,7 +43,7 @@ const LONG_TICKS: u32 = 100;
 static TURNS: LazyLock<Arc<FairQueue>> = LazyLock::new(|| {
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
     // Who waits has been admitted already: its number is bounded.
-    FairQueue::new(processors, usize::MAX)
+    FairQueue::over(processors, processors, usize::MAX)
 });
 
 /// What one function has used of the processors of late.
@@ -134,9 +135,9 @@ impl<T: Send + 'static> Turn<T> {
     where
         W: FnOnce(Option<Place>) -> T + Send + 'static,
     {
-        let place = match self {
+        let mut place = match self {
             Self::None if !share.is_heavy() => return Poll::Ready(Turned::Here(None)),
-            Self::None => match TURNS.enter(Arc::as_ptr(share) as Key) {
+            Self::None => match TURNS.enter(Arc::as_ptr(share) as Key, own_worker()) {
                 Entered::Place(place) => Some(place),
                 Entered::Line(mut waiting) => {
                     let waited = Pin::new(&mut waiting).poll(context);
@@ -149,13 +150,17 @@ impl<T: Send + 'static> Turn<T> {
             Self::Away(_) => None,
         };
         if !matches!(self, Self::Away(_)) {
-            if !share.takes_long() {
+            let is_crowded = place.as_ref().is_some_and(Place::shares_its_worker);
+            if !share.takes_long() && !is_crowded {
                 *self = Self::None;
                 return Poll::Ready(Turned::Here(place));
             }
             let Some(work) = work() else {
                 return Poll::Ready(Turned::Back(None));
             };
+            if let Some(place) = &mut place {
+                place.leave_worker();
+            }
             *self = Self::Away(tokio::task::spawn_blocking(move || work(place)));
         }
         let Self::Away(handle) = self else {
