@@ -25,6 +25,7 @@ use hyper::{Request, Response};
 
 use self::body::ClientBody;
 use crate::capabilities::http::HopKey;
+use crate::invoke::pace::Pace;
 use crate::invoke::record::Record;
 use crate::invoke::response::ResponseBody;
 use crate::invoke::target::Target;
@@ -71,6 +72,7 @@ pub async fn handle(
     // The seventh step is armed first: whatever happens, a receipt is written.
     let id = InvocationId::new(unix_ms(), fastrand::u128(..));
     let record = Record::new(id, Arc::clone(&plane.telemetry));
+    let pace = Pace::of_request();
 
     let (mut head, body) = request.into_parts();
     let body = ClientBody::new(&head, body, plane.body_stall_max);
@@ -93,6 +95,8 @@ pub async fn handle(
     let request = Request::from_parts(head, body);
     let Origin { peer, secure } = origin;
     let incoming = Incoming { request, authority, prefix, peer, secure, hops };
+    pace.keep().await;
     let answer = plane.invoker.invoke(&found.target, incoming, record).await;
+    pace.keep().await;
     respond::answer(answer, found.target.server_timing)
 }

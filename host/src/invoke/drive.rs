@@ -15,6 +15,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::admission::Permit;
 use super::fair::Place;
+use super::pace;
 use super::turns::{Share, Turn, Turned};
 use crate::engine::cpu::CpuClock;
 use crate::engine::run::{Ended, Failure, Remains, Run};
@@ -155,6 +156,7 @@ fn slice(
     }));
     let (cpu_is_over, due_ns) = cpu.end_slice();
     share.charge_turn(due_ns);
+    pace::note_turn(due_ns);
     match polled {
         Err(panic) => Err((Err(Failure::Host(panic_text(panic.as_ref()))), None)),
         Ok(Poll::Ready(Ended { result, remains })) => {

@@ -5,6 +5,7 @@ pub mod admission;
 pub mod cgi;
 pub mod drive;
 pub mod fair;
+pub mod pace;
 pub mod record;
 pub mod request;
 pub mod response;

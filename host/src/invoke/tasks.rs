@@ -20,6 +20,8 @@ use tokio_util::future::FutureExt as _;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::pace;
+
 thread_local! {
     /// Which worker this thread is, if it is one.
     static OWN: Cell<Option<usize>> = const { Cell::new(None) };
@@ -55,6 +57,7 @@ impl Worker {
         let runtime = Builder::new_current_thread()
             .enable_all()
             .thread_name(format!("blocking-{index}"))
+            .on_thread_park(pace::rest)
             .build()?;
         let handle = runtime.handle().clone();
         let (keep, ends) = oneshot::channel::<()>();

@@ -98,7 +98,7 @@ impl Share {
 
 /// The later of two ticks of a clock that wraps. What is further ahead than can
 /// be is long ago.
-fn later(paid: u32, now: u32) -> u32 {
+pub(super) fn later(paid: u32, now: u32) -> u32 {
     if paid.wrapping_sub(now) <= u32::MAX / 2 { paid } else { now }
 }
 
