@@ -13,9 +13,9 @@ mod hops;
 mod pool;
 mod tls;
 
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 
-use http::Method;
+use http::{HeaderName, Method};
 use wasmtime_wasi_http::{
     DEFAULT_FORBIDDEN_HEADERS, Error, ForbiddenHeaderFilter, RequestOptions, WasiBody,
     WasiHttpHooks, p2, p3,
@@ -83,12 +83,18 @@ type Sending = Box<dyn Future<Output = Result<(http::Response<WasiBody>, Sent), 
 /// Guests may neither set nor see these. The filter is for both directions, and
 /// the host tells guests their prefix in `x-forwarded-prefix`: the forwarding
 /// headers are removed from what goes out, and only there.
-static FORBIDDEN: LazyLock<ForbiddenHeaderFilter> =
-    LazyLock::new(|| Arc::new(|name| DEFAULT_FORBIDDEN_HEADERS.contains(name) || name == HOPS));
+fn is_forbidden(name: &HeaderName) -> bool {
+    DEFAULT_FORBIDDEN_HEADERS.contains(name) || name == HOPS
+}
 
 impl WasiHttpHooks for HttpHooks {
+    // Both: asked for each field, the first would make the second's filter each time.
+    fn is_forbidden_header(&mut self, name: &HeaderName) -> bool {
+        is_forbidden(name)
+    }
+
     fn forbidden_header_filter(&mut self) -> ForbiddenHeaderFilter {
-        Arc::clone(&FORBIDDEN)
+        Arc::new(is_forbidden)
     }
 
     fn send_request(
