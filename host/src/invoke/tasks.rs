@@ -37,8 +37,11 @@ pub fn own_worker() -> Option<usize> {
 /// Connections, streams, and guests that go on after their response: they are waited
 /// for when the host stops, and can be cut off all at once. Clones are the same.
 #[derive(Debug, Clone)]
-pub struct Tasks {
-    workers: Arc<[Worker]>,
+pub struct Tasks(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    workers: Box<[Worker]>,
     all: TaskTracker,
     cut: CancellationToken,
 }
@@ -82,8 +85,9 @@ impl Tasks {
     }
 
     fn start(threads: NonZeroUsize) -> io::Result<Self> {
-        let workers: io::Result<Arc<[Worker]>> = (0..threads.get()).map(Worker::start).collect();
-        Ok(Self { workers: workers?, all: TaskTracker::new(), cut: CancellationToken::new() })
+        let workers: io::Result<_> = (0..threads.get()).map(Worker::start).collect();
+        let (all, cut) = (TaskTracker::new(), CancellationToken::new());
+        Ok(Self(Arc::new(Shared { workers: workers?, all, cut })))
     }
 
     /// Starts a task on the thread that has the fewest; on this one, if it is among
@@ -92,24 +96,25 @@ impl Tasks {
         let own = own_worker();
         let is_busier =
             |(index, worker): &(usize, &Worker)| (worker.tasks.len(), own != Some(*index));
-        let Some((_, worker)) = self.workers.iter().enumerate().min_by_key(is_busier) else {
+        let Shared { workers, all, cut } = &*self.0;
+        let Some((_, worker)) = workers.iter().enumerate().min_by_key(is_busier) else {
             return;
         };
         // Not an async block, which would have room for the task twice.
-        let task = task.with_cancellation_token_owned(self.cut.clone());
-        self.all.spawn_on(worker.tasks.track_future(task), &worker.runtime);
+        let task = task.with_cancellation_token_owned(cut.clone());
+        all.spawn_on(worker.tasks.track_future(task), &worker.runtime);
     }
 
     /// Waits until no task is left.
     pub async fn finished(&self) {
-        self.all.close();
-        self.all.wait().await;
+        self.0.all.close();
+        self.0.all.wait().await;
     }
 
     /// Drops every task at its next pause, and with it what it held: guests end,
     /// and their receipts are written.
     pub fn cut(&self) {
-        self.cut.cancel();
+        self.0.cut.cancel();
     }
 }
 
