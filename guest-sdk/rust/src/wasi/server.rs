@@ -85,7 +85,8 @@ fn send(response: Response<Body>, response_out: ResponseOutparam) {
         );
     let length = if bodiless { None } else { body.length() };
     let outgoing = OutgoingResponse::new(to_fields(&parts.headers, length));
-    if outgoing.set_status_code(parts.status.as_u16()).is_err() {
+    // What it begins with need not be said.
+    if parts.status != StatusCode::OK && outgoing.set_status_code(parts.status.as_u16()).is_err() {
         eprintln!("error: the host refused the status {}", parts.status);
         let code = types::ErrorCode::InternalError(Some("the status is not valid".to_string()));
         return ResponseOutparam::set(response_out, Err(code));
