@@ -26,7 +26,8 @@ pub fn answer(answer: Answer, server_timing: bool) -> Response<ResponseBody> {
     if let Some(record) = guest.record() {
         record.answered(status.as_u16());
         headers.insert(X_REQUEST_ID, id_value(record.id));
-        if server_timing && let Ok(timing) = HeaderValue::from_str(&record.server_timing()) {
+        if server_timing && let Ok(timing) = HeaderValue::from_maybe_shared(record.server_timing())
+        {
             headers.append(SERVER_TIMING, timing);
         }
     }
