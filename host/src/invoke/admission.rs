@@ -2,10 +2,8 @@
 //! that a busy function never holds the host's while it waits for its own.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout_at};
 
 use super::fair::{Entered, FairQueue, Key, Place};
@@ -23,21 +21,41 @@ pub enum Refused {
     Host,
 }
 
+/// How long a request waits, from when it first has to. Most never do, and need not
+/// look at a clock.
+#[derive(Debug)]
+struct Patience {
+    wait_max: Duration,
+    deadline: Option<Instant>,
+}
+
+impl Patience {
+    async fn enter(&mut self, queue: &Arc<FairQueue>, line: Key) -> Option<Place> {
+        match queue.enter(line, None) {
+            Entered::Place(place) => Some(place),
+            Entered::Line(waiting) => {
+                let deadline = self.deadline.get_or_insert_with(|| Instant::now() + self.wait_max);
+                timeout_at(*deadline, waiting).await.ok()?
+            }
+            Entered::Full => None,
+        }
+    }
+}
+
 /// A function's gate: a bounded number of permits with a bounded queue.
 #[derive(Debug)]
 pub struct Gate {
-    permits: Arc<Semaphore>,
+    queue: Arc<FairQueue>,
     permits_max: u32,
     share: Arc<Share>,
-    waiting: AtomicUsize,
 }
 
 impl Gate {
     /// A gate for this many at once.
     #[must_use]
     pub fn new(permits_max: u32) -> Self {
-        let permits = Arc::new(Semaphore::new(permits_max as usize));
-        Self { permits, permits_max, share: Arc::default(), waiting: AtomicUsize::new(0) }
+        let queue = FairQueue::new(permits_max as usize, WAITING_MAX);
+        Self { queue, permits_max, share: Arc::default() }
     }
 
     /// How many it lets in at once.
@@ -49,31 +67,7 @@ impl Gate {
     /// How many are inside.
     #[must_use]
     pub fn in_use(&self) -> usize {
-        (self.permits_max as usize).saturating_sub(self.permits.available_permits())
-    }
-
-    async fn enter(&self, deadline: Instant) -> Option<OwnedSemaphorePermit> {
-        if let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned() {
-            return Some(permit);
-        }
-        let _waiting = Waiting::new(&self.waiting)?;
-        timeout_at(deadline, Arc::clone(&self.permits).acquire_owned()).await.ok()?.ok()
-    }
-}
-
-/// A place in the queue, given back however the wait ends.
-struct Waiting<'a>(&'a AtomicUsize);
-
-impl<'a> Waiting<'a> {
-    fn new(waiting: &'a AtomicUsize) -> Option<Self> {
-        let place = Self(waiting);
-        (waiting.fetch_add(1, Ordering::Relaxed) < WAITING_MAX).then_some(place)
-    }
-}
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        (self.permits_max as usize).saturating_sub(self.queue.free())
     }
 }
 
@@ -96,22 +90,16 @@ impl HostGate {
     pub fn in_use(&self) -> usize {
         (self.permits_max as usize).saturating_sub(self.queue.free())
     }
-
-    async fn enter(&self, key: Key, deadline: Instant) -> Option<Place> {
-        match self.queue.enter(key, None) {
-            Entered::Place(place) => Some(place),
-            Entered::Line(waiting) => timeout_at(deadline, waiting).await.ok()?,
-            Entered::Full => None,
-        }
-    }
 }
 
 /// The right to run, held to the end of the invocation.
 #[derive(Debug)]
 pub struct Permit {
-    _function: OwnedSemaphorePermit,
+    _function: Place,
     _host: Place,
     share: Arc<Share>,
+    /// Whether it had to be waited for.
+    pub waited: bool,
 }
 
 impl Permit {
@@ -131,11 +119,12 @@ pub async fn admit(
     host: &HostGate,
     wait_max: Duration,
 ) -> Result<Permit, Refused> {
-    let deadline = Instant::now() + wait_max;
+    let mut patience = Patience { wait_max, deadline: None };
     let share = Arc::clone(&function.share);
-    let _function = function.enter(deadline).await.ok_or(Refused::Function)?;
-    let _host = host.enter(Arc::as_ptr(&share) as Key, deadline).await.ok_or(Refused::Host)?;
-    Ok(Permit { _function, _host, share })
+    let line = Arc::as_ptr(&share) as Key;
+    let _function = patience.enter(&function.queue, line).await.ok_or(Refused::Function)?;
+    let _host = patience.enter(&host.queue, line).await.ok_or(Refused::Host)?;
+    Ok(Permit { _function, _host, share, waited: patience.deadline.is_some() })
 }
 
 #[cfg(test)]
@@ -153,7 +142,7 @@ mod tests {
         assert_eq!((one.in_use(), two.in_use(), other.in_use()), (1, 2, 1));
         drop((held, also_held));
         assert_eq!((one.in_use(), two.in_use(), other.in_use()), (0, 0, 0));
-        assert_eq!(one.waiting.load(Ordering::Relaxed), 0);
+        assert!(admit(&one, &two, Duration::ZERO).await.is_ok(), "nobody waits any more");
     }
 
     #[tokio::test]
@@ -176,12 +165,18 @@ mod tests {
 
     #[tokio::test]
     async fn the_queue_is_bounded() {
-        let gate = Gate::new(0);
-        let waits: Vec<_> = (0..WAITING_MAX).filter_map(|_| Waiting::new(&gate.waiting)).collect();
-        assert_eq!(waits.len(), WAITING_MAX);
-        let started = Instant::now();
-        assert!(gate.enter(started + Duration::from_secs(60)).await.is_none());
-        drop(waits);
-        assert_eq!(gate.waiting.load(Ordering::Relaxed), 0);
+        let (gate, host) = (Gate::new(1), HostGate::new(1));
+        let long = Duration::from_secs(60);
+        let held = admit(&gate, &host, long).await.unwrap();
+        assert!(!held.waited);
+        let wait = async || assert!(admit(&gate, &host, long).await.unwrap().waited);
+        let crowd = futures::future::join_all((0..WAITING_MAX).map(|_| wait()));
+        let one_more = async {
+            let refused = admit(&gate, &host, long).await.unwrap_err();
+            drop(held);
+            refused
+        };
+        assert_eq!(tokio::join!(crowd, one_more).1, Refused::Function);
+        assert_eq!((gate.in_use(), host.in_use()), (0, 0));
     }
 }

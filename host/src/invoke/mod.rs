@@ -211,7 +211,9 @@ impl Invoker {
     async fn admit(&self, target: &Target, record: &mut Record) -> Result<Permit, Problem> {
         let wait_max = Duration::from_millis(target.limits.queue_wait_ms);
         let admitted = admission::admit(&target.gate, &self.host_gate, wait_max).await;
-        record.admitted();
+        if admitted.as_ref().map_or(true, |permit| permit.waited) {
+            record.waited();
+        }
         admitted.map_err(|refused| match refused {
             Refused::Function => (Outcome::TenantLimited, None),
             Refused::Host => (Outcome::Overloaded, None),

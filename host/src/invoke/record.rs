@@ -77,8 +77,8 @@ impl Record {
         self.receipt.revision = Some(revision);
     }
 
-    /// The permits are there.
-    pub fn admitted(&mut self) {
+    /// It waited for permits until now.
+    pub fn waited(&mut self) {
         self.receipt.queue_us = micros(self.arrived.elapsed());
     }
 
