@@ -83,6 +83,21 @@ fn a_guest_that_ends_without_an_answer() {
 }
 
 #[test]
+fn a_guest_that_answers_with_an_error_code() {
+    let host = host_with_function();
+    for (name, component) in [("wasip2-raw", guests::http_02()), ("wasip3-raw", guests::http_03())]
+    {
+        host.admin().deploy(name, component);
+        let error = ends_as(&host, &format!("/{name}/refuse"), 502, "no_response");
+        assert!(error.to_lowercase().contains("configuration"), "{name}: {error}");
+        let error = ends_as(&host, &format!("/{name}/refuse?because"), 502, "no_response");
+        assert!(error.to_lowercase().contains("internal"), "{name}: {error}");
+        assert!(error.contains("because"), "{name}: {error}");
+        host.get(&format!("/{name}/")).assert_text(&format!("{name}\n"));
+    }
+}
+
+#[test]
 fn a_guest_that_never_answers() {
     let host = host_with_function();
     let spec = json!({ "timeout": "300ms" });

@@ -39,7 +39,7 @@ use whit::engine::artifact::Artifacts;
 use whit::engine::compile::{CHILD_COMMAND, CompileBounds, CompileFolders, Compiler};
 use whit::engine::cpu::CpuClock;
 use whit::engine::limits::{Meter, StoreLimiter};
-use whit::engine::loader::{Guest, Loader, Slot};
+use whit::engine::loader::{Guest, Handler, Loader, Slot};
 use whit::engine::pool::PoolBounds;
 use whit::engine::run::{self, Call, Protocol, Reply, Terms};
 use whit::engine::store::{new_command_store, new_store};
@@ -365,11 +365,11 @@ impl Bed {
             wasi::cgi_builder(&[], &[], body(), stdout, &self.log, clocks)
         };
         match guest {
-            Guest::Http02(pre) => {
+            Guest::Http02(Handler { pre, .. }) => {
                 let mut store = store(Track::Sequential, pre.engine(), None, limiter, cpu);
                 pre.instantiate_async(&mut store).await?;
             }
-            Guest::Http03(pre) => {
+            Guest::Http03(Handler { pre, .. }) => {
                 let mut store = store(Track::Concurrent, pre.engine(), None, limiter, cpu);
                 pre.instantiate_async(&mut store).await?;
             }

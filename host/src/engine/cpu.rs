@@ -101,6 +101,11 @@ impl CpuClock {
         (used > self.limit_ns, counted)
     }
 
+    /// Call in the slice in which the guest was instantiated.
+    pub fn instantiated(&self) {
+        self.meter.init_ns.store(self.slice_wall_ns().max(1), Ordering::Relaxed);
+    }
+
     /// Whether the limit is used up, asked on the thread on which the guest runs.
     #[must_use]
     pub fn is_over(&self) -> bool {
@@ -113,13 +118,17 @@ impl CpuClock {
 
     /// What the running slice has used. No thread has more CPU time than time.
     fn slice_ns(&self) -> u64 {
-        let start_ns = self.slice_start_ns.load(Ordering::Relaxed);
-        let wall_ns = now_ns(ClockId::Monotonic).saturating_sub(start_ns);
+        let wall_ns = self.slice_wall_ns();
         if wall_ns < SHORT_NS {
             return wall_ns;
         }
         let thread_start_ns = self.thread_start_ns.load(Ordering::Relaxed);
         wall_ns.min(Reading::take().cpu_ns.saturating_sub(thread_start_ns))
+    }
+
+    fn slice_wall_ns(&self) -> u64 {
+        let start_ns = self.slice_start_ns.load(Ordering::Relaxed);
+        now_ns(ClockId::Monotonic).saturating_sub(start_ns)
     }
 }
 

@@ -3,7 +3,6 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Instant;
 
 use wasmtime::ResourceLimiter;
 
@@ -41,16 +40,8 @@ pub struct Meter {
     pub request_too_large: AtomicBool,
     /// Whether the request body ended before its end, or was malformed.
     pub request_broken: AtomicBool,
-    /// Time from the start of the store to the end of instantiation, in nanoseconds.
+    /// Time from the first poll to the end of instantiation, in nanoseconds.
     pub init_ns: AtomicU64,
-}
-
-impl Meter {
-    /// Call when an instantiation that began then has ended.
-    pub fn instantiated(&self, started: Instant) {
-        let elapsed_ns = u64::try_from(started.elapsed().as_nanos()).unwrap_or(u64::MAX);
-        self.init_ns.store(elapsed_ns.max(1), Ordering::Relaxed);
-    }
 }
 
 /// The memory of all guests together, beyond what each may always have.

@@ -10,12 +10,10 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use arc_swap::{ArcSwapOption, Guard};
-use wasmtime::component::{self, Linker};
+use wasmtime::component::{self, ComponentExportIndex, Linker};
 use wasmtime::{Engine, InstancePre, Linker as ModuleLinker};
 use wasmtime_wasi::p2::bindings::CommandPre as CommandPre02;
 use wasmtime_wasi::p3::bindings::CommandPre as CommandPre03;
-use wasmtime_wasi_http::p2::bindings::ProxyPre;
-use wasmtime_wasi_http::p3::bindings::ServicePre;
 
 use super::artifact::{ArtifactError, Artifacts};
 use super::compile::{CompileError, Compiler};
@@ -26,12 +24,37 @@ use crate::model::ids::Digest;
 use crate::storage::StorageError;
 use crate::storage::files::Files;
 
+/// The versions are those of wasmtime's own interfaces: a component may have been
+/// made for any that is compatible.
+const HANDLER_02: &str = "wasi:http/incoming-handler@0.2.12";
+const HANDLER_03: &str = "wasi:http/handler@0.3.0";
+
+/// A component that answers requests, and where in it the function is that does.
+/// The bindings that are generated for it have more than is called, which costs each
+/// request a look-up.
+pub struct Handler {
+    /// The component, ready to be instantiated.
+    pub pre: component::InstancePre<GuestState>,
+    /// Its `handle`.
+    pub handle: ComponentExportIndex,
+}
+
+impl Handler {
+    fn new(pre: component::InstancePre<GuestState>, interface: &str) -> wasmtime::Result<Self> {
+        let missing = || wasmtime::Error::msg(format!("the component has no {interface}"));
+        let component = pre.component();
+        let interface = component.get_export_index(None, interface).ok_or_else(missing)?;
+        let handle = component.get_export_index(Some(&interface), "handle").ok_or_else(missing)?;
+        Ok(Self { pre, handle })
+    }
+}
+
 /// A guest that is ready to be instantiated.
 pub enum Guest {
     /// Answers `wasi:http/incoming-handler@0.2`.
-    Http02(ProxyPre<GuestState>),
+    Http02(Handler),
     /// Answers `wasi:http/handler@0.3`.
-    Http03(ServicePre<GuestState>),
+    Http03(Handler),
     /// A core command that speaks CGI.
     Cgi01(InstancePre<CommandState>),
     /// A command that speaks CGI.
@@ -50,8 +73,8 @@ impl Guest {
         pre: component::InstancePre<GuestState>,
     ) -> wasmtime::Result<Self> {
         match kind {
-            GuestKind::Http02 => ProxyPre::new(pre).map(Self::Http02),
-            GuestKind::Http03 => ServicePre::new(pre).map(Self::Http03),
+            GuestKind::Http02 => Handler::new(pre, HANDLER_02).map(Self::Http02),
+            GuestKind::Http03 => Handler::new(pre, HANDLER_03).map(Self::Http03),
             GuestKind::Cgi02 => CommandPre02::new(pre).map(Self::Cgi02),
             GuestKind::Cgi03 => CommandPre03::new(pre).map(Self::Cgi03),
             GuestKind::Cgi01 => Err(wasmtime::Error::msg("a core command is no component")),

@@ -138,7 +138,7 @@ impl Engines {
     /// Whether to make this guest's memory new takes as long as a request.
     #[must_use]
     pub fn clears_slowly(&self, guest: &Guest) -> bool {
-        matches!(guest, Guest::Http02(pre) if Engine::same(pre.engine(), &self.snapshots))
+        matches!(guest, Guest::Http02(it) if Engine::same(it.pre.engine(), &self.snapshots))
     }
 
     /// All of them, each with its track.

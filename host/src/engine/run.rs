@@ -5,30 +5,29 @@ use std::future::{poll_fn, ready};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
 
 use bytes::Bytes;
 use http::Uri;
 use http::uri::Authority;
 use http_body::Body;
 use tokio::sync::oneshot;
-use wasmtime::component::{Accessor, Resource};
+use wasmtime::component::{Accessor, Func, Resource, Val};
 use wasmtime::{Engine, InstancePre, PoolConcurrencyLimitError, Store};
 use wasmtime_wasi::p2::bindings::CommandPre as CommandPre02;
 use wasmtime_wasi::p3::bindings::CommandPre as CommandPre03;
 use wasmtime_wasi::{I32Exit, WasiCtx, WasiCtxBuilder};
 use wasmtime_wasi_http::WasiHttpView;
-use wasmtime_wasi_http::p2::bindings::ProxyPre;
 use wasmtime_wasi_http::p2::bindings::http::types::Scheme;
 use wasmtime_wasi_http::p2::types::{HostIncomingRequest, HostResponseOutparam};
-use wasmtime_wasi_http::p3::Request as Request03;
-use wasmtime_wasi_http::p3::bindings::ServicePre;
+use wasmtime_wasi_http::p3::{Request as Request03, Response as Response03};
 
 use super::Track;
 use super::cpu::CpuClock;
 use super::limits::{HostMemory, Meter, StoreLimiter};
-use super::loader::Guest;
-use super::store::{CommandState, CpuLimitReached, GuestState, new_command_store, new_store};
+use super::loader::{Guest, Handler};
+use super::store::{
+    CommandState, CpuLimitReached, GuestState, Limited as _, new_command_store, new_store,
+};
 use crate::capabilities::body::{BodyError, GuestBody};
 use crate::capabilities::clocks::Clocks;
 use crate::capabilities::http::{Egress, HttpHooks};
@@ -205,12 +204,12 @@ async fn http_02<B>(
 where
     B: Body<Data = Bytes, Error = BodyError> + Send + 'static,
 {
-    let Guest::Http02(pre) = &*guest else { return mismatch().into() };
+    let Guest::Http02(handler) = &*guest else { return mismatch().into() };
     let (meter, clears_slowly) = (Arc::clone(&terms.meter), terms.clears_slowly);
     let scheme = if terms.secure { Scheme::Https } else { Scheme::Http };
-    let mut store = terms.store(Track::Sequential, pre.engine(), None);
+    let mut store = terms.store(Track::Sequential, handler.pre.engine(), None);
     let result = match exchange_02(&mut store, request, scheme, reply) {
-        Ok((request, answer)) => call_http_02(&mut store, pre, request, answer, &meter).await,
+        Ok((request, answer)) => call_http_02(&mut store, handler, request, answer).await,
         Err(error) => Err(error),
     };
     let result = result.map_err(|error| failure(&error, &meter));
@@ -242,15 +241,14 @@ where
 
 async fn call_http_02(
     store: &mut Store<GuestState>,
-    pre: &ProxyPre<GuestState>,
+    handler: &Handler,
     request: Resource<HostIncomingRequest>,
     answer: Resource<HostResponseOutparam>,
-    meter: &Meter,
 ) -> wasmtime::Result<()> {
-    let started = Instant::now();
-    let proxy = pre.instantiate_async(&mut *store).await?;
-    meter.instantiated(started);
-    proxy.wasi_http_incoming_handler().call_handle(store, request, answer).await
+    let instance = handler.pre.instantiate_async(&mut *store).await?;
+    store.data().cpu().instantiated();
+    let handle = instance.get_typed_func::<(_, _), ()>(&mut *store, handler.handle)?;
+    handle.call_async(store, (request, answer)).await
 }
 
 async fn http_03<B>(
@@ -262,11 +260,11 @@ async fn http_03<B>(
 where
     B: Body<Data = Bytes, Error = BodyError> + Send + 'static,
 {
-    let Guest::Http03(pre) = &*guest else { return mismatch().into() };
+    let Guest::Http03(handler) = &*guest else { return mismatch().into() };
     let (meter, request) = (Arc::clone(&terms.meter), absolute(request, terms.secure));
-    let mut store = terms.store(Track::Concurrent, pre.engine(), None);
+    let mut store = terms.store(Track::Concurrent, handler.pre.engine(), None);
     let (request, sent) = Request03::from_http(store.data_mut().http().hooks, request);
-    let ended = call_http_03(store, pre, request, sent, reply, &meter).await;
+    let ended = call_http_03(store, handler, request, sent, reply).await;
     ended.map_err(|error| failure(&error, &meter)).into()
 }
 
@@ -276,15 +274,15 @@ async fn cgi(guest: Arc<Guest>, mut wasi: WasiCtxBuilder, terms: Terms) -> Ended
         Guest::Cgi01(pre) => {
             let (engine, cpu) = (pre.module().engine(), Arc::clone(&terms.cpu));
             let store = new_command_store(engine, wasi.build_p1(), terms.limiter(), cpu);
-            call_cgi_01(store, pre, &meter).await
+            call_cgi_01(store, pre).await
         }
         Guest::Cgi02(pre) => {
             let store = terms.store(Track::Sequential, pre.engine(), Some(wasi.build()));
-            call_cgi_02(store, pre, &meter).await
+            call_cgi_02(store, pre).await
         }
         Guest::Cgi03(pre) => {
             let store = terms.store(Track::Concurrent, pre.engine(), Some(wasi.build()));
-            call_cgi_03(store, pre, &meter).await
+            call_cgi_03(store, pre).await
         }
         Guest::Http02(_) | Guest::Http03(_) => return mismatch().into(),
     };
@@ -309,20 +307,20 @@ fn absolute<B>(mut request: http::Request<B>, secure: bool) -> http::Request<B> 
 
 async fn call_http_03(
     mut store: Store<GuestState>,
-    pre: &ServicePre<GuestState>,
+    handler: &Handler,
     request: Request03,
     sent: impl Future<Output = Result<(), wasmtime_wasi_http::Error>> + Send + 'static,
     reply: oneshot::Sender<Reply>,
-    meter: &Meter,
 ) -> wasmtime::Result<()> {
-    let started = Instant::now();
-    let service = pre.instantiate_async(&mut store).await?;
-    meter.instantiated(started);
+    let instance = handler.pre.instantiate_async(&mut store).await?;
+    store.data().cpu().instantiated();
+    let handle = instance.get_func(&mut store, handler.handle);
+    let handle = handle.ok_or_else(|| wasmtime::Error::msg("the handler is not a function"))?;
     let call = async |accessor: &Accessor<GuestState>| -> wasmtime::Result<()> {
-        let response = match service.handle(accessor, request).await? {
+        let response = match handle_03(accessor, handle, request).await? {
             Ok(response) => response,
             Err(code) => {
-                let _ = reply.send(Reply::Refused(format!("{code:?}")));
+                let _ = reply.send(Reply::Refused(code));
                 return Ok(());
             }
         };
@@ -340,14 +338,55 @@ async fn call_http_03(
     store.run_concurrent(call).await?
 }
 
+/// Calls a handler by the values that it takes and returns: to compare its type with
+/// one that is known here would be to compare the names of all error codes of
+/// `wasi:http`, for each instance. What it returns instead of a response is told in
+/// words.
+async fn handle_03(
+    accessor: &Accessor<GuestState>,
+    handle: Func,
+    request: Request03,
+) -> wasmtime::Result<Result<Response03, String>> {
+    let request = accessor.with(|mut store| {
+        let request = store.data_mut().http().table.push(request)?;
+        request.try_into_resource_any(&mut store)
+    })?;
+    let mut results = [Val::Bool(false)];
+    handle.call_concurrent(accessor, &[Val::Resource(request)], &mut results).await?;
+    let [Val::Result(result)] = results else { return Err(not_a_result()) };
+    match result.as_ref().map(Option::as_deref).map_err(Option::as_deref) {
+        Ok(Some(Val::Resource(response))) => accessor.with(|mut store| {
+            let response = response.try_into_resource(&mut store)?;
+            Ok(Ok(store.data_mut().http().table.delete(response)?))
+        }),
+        Err(Some(Val::Variant(code, None))) => Ok(Err(code.clone())),
+        Err(Some(Val::Variant(code, Some(detail)))) => {
+            Ok(Err(format!("{code}: {}", in_words(detail))))
+        }
+        _ => Err(not_a_result()),
+    }
+}
+
+/// What comes with an error code: mostly a text that may be there.
+fn in_words(detail: &Val) -> String {
+    match detail {
+        Val::Option(Some(detail)) => in_words(detail),
+        Val::Option(None) => "no detail".to_owned(),
+        Val::String(text) => text.clone(),
+        detail => format!("{detail:?}"),
+    }
+}
+
+fn not_a_result() -> wasmtime::Error {
+    wasmtime::Error::msg("the handler returned something else than a response or an error code")
+}
+
 async fn call_cgi_01(
     mut store: Store<CommandState>,
     pre: &InstancePre<CommandState>,
-    meter: &Meter,
 ) -> wasmtime::Result<()> {
-    let started = Instant::now();
     let instance = pre.instantiate_async(&mut store).await?;
-    meter.instantiated(started);
+    store.data().cpu().instantiated();
     let start = instance.get_typed_func::<(), ()>(&mut store, "_start")?;
     match start.call_async(&mut store, ()).await {
         // `exit(0)` is how many programs end well.
@@ -359,22 +398,18 @@ async fn call_cgi_01(
 async fn call_cgi_02(
     mut store: Store<GuestState>,
     pre: &CommandPre02<GuestState>,
-    meter: &Meter,
 ) -> wasmtime::Result<()> {
-    let started = Instant::now();
     let command = pre.instantiate_async(&mut store).await?;
-    meter.instantiated(started);
+    store.data().cpu().instantiated();
     exit(command.wasi_cli_run().call_run(&mut store).await?)
 }
 
 async fn call_cgi_03(
     mut store: Store<GuestState>,
     pre: &CommandPre03<GuestState>,
-    meter: &Meter,
 ) -> wasmtime::Result<()> {
-    let started = Instant::now();
     let command = pre.instantiate_async(&mut store).await?;
-    meter.instantiated(started);
+    store.data().cpu().instantiated();
     let run = async |accessor: &Accessor<GuestState>| {
         let ended = command.wasi_cli_run().call_run(accessor).await;
         poll_fn(|context| accessor.poll_no_interesting_tasks(context)).await;

@@ -72,7 +72,7 @@ impl CommandState {
 }
 
 /// What every store has, so that every store is armed in the same way.
-trait Limited: Send + 'static {
+pub(super) trait Limited: Send + 'static {
     fn limiter(&mut self) -> &mut StoreLimiter;
     fn cpu(&self) -> &CpuClock;
 }

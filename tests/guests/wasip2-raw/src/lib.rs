@@ -72,10 +72,18 @@ impl wasip2::exports::http::incoming_handler::Guest for Guest {
             "/exit" => std::process::exit(number(query, "code") as i32),
             "/trap" => panic!("this guest was asked to trap"),
             "/no-answer" => drop(out),
+            "/refuse" => ResponseOutparam::set(out, Err(refusal(query))),
             "/short" => lie(out, "10"),
             "/long" => lie(out, "3"),
             _ => respond(out, 404, &[], |_| ()),
         }
+    }
+}
+
+fn refusal(query: &str) -> ErrorCode {
+    match query {
+        "" => ErrorCode::ConfigurationError,
+        why => ErrorCode::InternalError(Some(why.to_owned())),
     }
 }
 

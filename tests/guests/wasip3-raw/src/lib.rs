@@ -75,8 +75,16 @@ impl wasip3::exports::http::handler::Guest for Guest {
             }
             "/exit" => std::process::exit(number(query, "code") as i32),
             "/trap" => panic!("this guest was asked to trap"),
+            "/refuse" => return Err(refusal(query)),
             _ => respond(404, &[], async |_| ()),
         })
+    }
+}
+
+fn refusal(query: &str) -> ErrorCode {
+    match query {
+        "" => ErrorCode::ConfigurationError,
+        why => ErrorCode::InternalError(Some(why.to_owned())),
     }
 }
 
