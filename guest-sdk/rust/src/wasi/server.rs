@@ -1,6 +1,6 @@
 //! From an incoming request to the handler and back.
 
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind, Read};
 
 use http::uri::{PathAndQuery, Scheme, Uri};
 use http::{Method, Request, Response, StatusCode};
@@ -41,18 +41,35 @@ fn receive(incoming: IncomingRequest) -> Result<Request<Body>> {
     };
     let headers = from_fields(&incoming.headers());
     let uri = receive_uri(&incoming).map_err(|_| Error::bad_request("the URL is not valid"))?;
-    let body = incoming
-        .consume()
-        .ok()
-        .and_then(BodyReader::new)
-        .ok_or_else(|| std::io::Error::other("the host gave a request without a body"))?;
-    let body = Body::received(body, declared_length(&headers), Sender::Client);
+    let length = declared_length(&headers);
+    let body = Body::received(RequestBody::Unread(incoming), length, Sender::Client);
 
     let mut request = Request::new(body);
     *request.method_mut() = method;
     *request.uri_mut() = uri;
     *request.headers_mut() = headers;
     Ok(request)
+}
+
+/// A request's body. The host is asked for it by who reads it first: most functions never do.
+enum RequestBody {
+    Unread(IncomingRequest),
+    Read(BodyReader),
+}
+
+impl Read for RequestBody {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if let RequestBody::Unread(request) = self {
+            let body = request.consume().ok().and_then(BodyReader::new);
+            let none = || io::Error::other("the host gave a request without a body");
+            *self = RequestBody::Read(body.ok_or_else(none)?);
+        }
+        match self {
+            RequestBody::Read(body) => body.read(buffer),
+            // Not reached.
+            RequestBody::Unread(_) => Ok(0),
+        }
+    }
 }
 
 /// The absolute URL where the host says what it is, the path alone otherwise.
