@@ -22,6 +22,7 @@ pub mod loader;
 pub mod merge;
 pub mod pool;
 pub mod run;
+pub mod slots;
 pub mod snapshot;
 pub mod store;
 

@@ -25,6 +25,7 @@ use super::Track;
 use super::cpu::CpuClock;
 use super::limits::{HostMemory, Meter, StoreLimiter};
 use super::loader::{Guest, Handler};
+use super::slots::Slot;
 use super::store::{
     CommandState, CpuLimitReached, GuestState, Limited as _, new_command_store, new_store,
 };
@@ -153,7 +154,25 @@ pub struct Ended {
 }
 
 /// A guest that has ended. Its slot in the pool is made new when this is dropped.
-pub struct Remains(#[expect(dead_code, reason = "it is only dropped")] pub(crate) Box<dyn Send>);
+pub struct Remains {
+    // Dropped in this order: the slot is in use until it is made new.
+    _guest: Box<dyn Send>,
+    slot: Slot,
+}
+
+impl Remains {
+    /// What is left of a guest that had this slot.
+    #[must_use]
+    pub fn new(guest: impl Send + 'static, slot: Slot) -> Self {
+        Self { _guest: Box::new(guest), slot }
+    }
+
+    /// Whether the slot is made new for the first time, which takes the longest.
+    #[must_use]
+    pub fn is_first(&self) -> bool {
+        self.slot.is_new
+    }
+}
 
 impl From<Result<(), Failure>> for Ended {
     fn from(result: Result<(), Failure>) -> Self {
@@ -205,7 +224,8 @@ where
     B: Body<Data = Bytes, Error = BodyError> + Send + 'static,
 {
     let Guest::Http02(handler) = &*guest else { return mismatch().into() };
-    let (meter, clears_slowly) = (Arc::clone(&terms.meter), terms.clears_slowly);
+    let meter = Arc::clone(&terms.meter);
+    let slot = terms.clears_slowly.then(|| handler.slots.take());
     let scheme = if terms.secure { Scheme::Https } else { Scheme::Http };
     let mut store = terms.store(Track::Sequential, handler.pre.engine(), None);
     let result = match exchange_02(&mut store, request, scheme, reply) {
@@ -213,7 +233,7 @@ where
         Err(error) => Err(error),
     };
     let result = result.map_err(|error| failure(&error, &meter));
-    let remains = clears_slowly.then(|| Remains(Box::new(store)));
+    let remains = slot.map(|slot| Remains::new(store, slot));
     Ended { result, remains }
 }
 
