@@ -17,7 +17,7 @@ use wasmtime_wasi::p3::bindings::CommandPre as CommandPre03;
 
 use super::artifact::{ArtifactError, Artifacts};
 use super::compile::{CompileError, Compiler};
-use super::slots::Slots;
+use super::slots::PoolSlots;
 use super::store::{CommandState, GuestState};
 use super::{Engines, Track, epoch, linker};
 use crate::model::function::GuestKind;
@@ -39,7 +39,7 @@ pub struct Handler {
     /// Its `handle`.
     pub handle: ComponentExportIndex,
     /// The slots that its guests have, where it matters.
-    pub slots: Arc<Slots>,
+    pub slots: Arc<PoolSlots>,
 }
 
 impl Handler {

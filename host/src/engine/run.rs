@@ -25,7 +25,7 @@ use super::Track;
 use super::cpu::CpuClock;
 use super::limits::{HostMemory, Meter, StoreLimiter};
 use super::loader::{Guest, Handler};
-use super::slots::Slot;
+use super::slots::PoolSlot;
 use super::store::{
     CommandState, CpuLimitReached, GuestState, Limited as _, new_command_store, new_store,
 };
@@ -157,13 +157,13 @@ pub struct Ended {
 pub struct Remains {
     // Dropped in this order: the slot is in use until it is made new.
     _guest: Box<dyn Send>,
-    slot: Slot,
+    slot: PoolSlot,
 }
 
 impl Remains {
     /// What is left of a guest that had this slot.
     #[must_use]
-    pub fn new(guest: impl Send + 'static, slot: Slot) -> Self {
+    pub fn new(guest: impl Send + 'static, slot: PoolSlot) -> Self {
         Self { _guest: Box::new(guest), slot }
     }
 

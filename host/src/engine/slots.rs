@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 /// The slots of one component.
 #[derive(Debug, Default)]
-pub struct Slots {
+pub struct PoolSlots {
     in_use: AtomicU32,
     /// Most that were in use at once.
     had: AtomicU32,
@@ -17,23 +17,23 @@ pub struct Slots {
 
 /// A slot in use, until this is dropped.
 #[derive(Debug)]
-pub struct Slot {
-    slots: Arc<Slots>,
+pub struct PoolSlot {
+    slots: Arc<PoolSlots>,
     /// Whether no guest of this component has had it.
     pub is_new: bool,
 }
 
-impl Slots {
+impl PoolSlots {
     /// Call before a guest is instantiated.
     #[must_use]
-    pub fn take(self: &Arc<Self>) -> Slot {
+    pub fn take(self: &Arc<Self>) -> PoolSlot {
         let in_use = self.in_use.fetch_add(1, Ordering::Relaxed) + 1;
         let is_new = self.had.fetch_max(in_use, Ordering::Relaxed) < in_use;
-        Slot { slots: Arc::clone(self), is_new }
+        PoolSlot { slots: Arc::clone(self), is_new }
     }
 }
 
-impl Drop for Slot {
+impl Drop for PoolSlot {
     fn drop(&mut self) {
         self.slots.in_use.fetch_sub(1, Ordering::Relaxed);
     }
@@ -45,7 +45,7 @@ mod tests {
 
     #[test]
     fn a_slot_is_new_once() {
-        let slots: Arc<Slots> = Arc::default();
+        let slots: Arc<PoolSlots> = Arc::default();
         let (one, two) = (slots.take(), slots.take());
         assert!(one.is_new && two.is_new);
         drop(one);

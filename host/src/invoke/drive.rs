@@ -345,7 +345,7 @@ mod tests {
     use super::super::admission::{Gate, HostGate, admit};
     use super::super::fair::{Entered, FairQueue};
     use super::*;
-    use crate::engine::slots::Slots;
+    use crate::engine::slots::PoolSlots;
 
     /// Drives a guest that does this at each poll.
     async fn driver<P>(mut poll: P) -> Driver
@@ -402,7 +402,7 @@ mod tests {
     async fn what_is_cleared_slowly_is_cleared_after_the_answer() {
         for is_away in [false, true] {
             let (done, is_done) = std::sync::mpsc::channel();
-            let remains = Remains::new(Slow(is_done), Arc::<Slots>::default().take());
+            let remains = Remains::new(Slow(is_done), Arc::<PoolSlots>::default().take());
             let mut ended = Some(Ended { result: Ok(()), remains: Some(remains) });
             let guest = Box::pin(poll_fn(move |_| Poll::Ready(ended.take().unwrap())));
             let (gate, host_gate) = (Gate::new(1), HostGate::new(1));
@@ -433,7 +433,7 @@ mod tests {
     #[tokio::test]
     async fn where_another_waits_for_the_turn_a_slot_that_was_used_is_cleared_next() {
         let here = Some(std::thread::current().id());
-        let slots: Arc<Slots> = Arc::default();
+        let slots: Arc<PoolSlots> = Arc::default();
         for (is_first, is_wanted) in [(true, true), (false, true), (false, false)] {
             let queue = FairQueue::new(1, 10);
             let enter = || match queue.enter(0, None) {
