@@ -11,7 +11,7 @@ use http::Uri;
 use http::uri::Authority;
 use http_body::Body;
 use tokio::sync::oneshot;
-use wasmtime::component::{Accessor, Func, Resource, Val};
+use wasmtime::component::{Accessor, Resource};
 use wasmtime::{Engine, InstancePre, PoolConcurrencyLimitError, Store};
 use wasmtime_wasi::p2::bindings::CommandPre as CommandPre02;
 use wasmtime_wasi::p3::bindings::CommandPre as CommandPre03;
@@ -19,6 +19,7 @@ use wasmtime_wasi::{I32Exit, WasiCtx, WasiCtxBuilder};
 use wasmtime_wasi_http::WasiHttpView;
 use wasmtime_wasi_http::p2::bindings::http::types::Scheme;
 use wasmtime_wasi_http::p2::types::{HostIncomingRequest, HostResponseOutparam};
+use wasmtime_wasi_http::p3::bindings::http::types::ErrorCode as ErrorCode03;
 use wasmtime_wasi_http::p3::{Request as Request03, Response as Response03};
 
 use super::Track;
@@ -325,6 +326,9 @@ fn absolute<B>(mut request: http::Request<B>, secure: bool) -> http::Request<B> 
     request
 }
 
+/// What a 0.3 handler returns.
+type Returned03 = (Result<Resource<Response03>, ErrorCode03>,);
+
 async fn call_http_03(
     mut store: Store<GuestState>,
     handler: &Handler,
@@ -334,17 +338,20 @@ async fn call_http_03(
 ) -> wasmtime::Result<()> {
     let instance = handler.pre.instantiate_async(&mut store).await?;
     store.data().cpu().instantiated();
-    let handle = instance.get_func(&mut store, handler.handle);
-    let handle = handle.ok_or_else(|| wasmtime::Error::msg("the handler is not a function"))?;
+    let handle = instance.get_typed_func::<_, Returned03>(&mut store, handler.handle)?;
+    let request = store.data_mut().http().table.push(request)?;
     let call = async |accessor: &Accessor<GuestState>| -> wasmtime::Result<()> {
-        let response = match handle_03(accessor, handle, request).await? {
-            Ok(response) => response,
-            Err(code) => {
-                let _ = reply.send(Reply::Refused(code));
+        let response = match handle.call_concurrent(accessor, (request,)).await? {
+            (Ok(response),) => response,
+            (Err(code),) => {
+                let _ = reply.send(Reply::Refused(format!("{code:?}")));
                 return Ok(());
             }
         };
-        let response = accessor.with(|store| response.into_http(store, sent))?;
+        let response = accessor.with(|mut store| {
+            let response = store.data_mut().http().table.delete(response)?;
+            response.into_http(store, sent)
+        })?;
         // Ready once the body was read to its end, or dropped.
         let (consumed, body_consumed) = oneshot::channel();
         let _ = reply
@@ -356,49 +363,6 @@ async fn call_http_03(
         Ok(())
     };
     store.run_concurrent(call).await?
-}
-
-/// Calls a handler by the values that it takes and returns: to compare its type with
-/// one that is known here would be to compare the names of all error codes of
-/// `wasi:http`, for each instance. What it returns instead of a response is told in
-/// words.
-async fn handle_03(
-    accessor: &Accessor<GuestState>,
-    handle: Func,
-    request: Request03,
-) -> wasmtime::Result<Result<Response03, String>> {
-    let request = accessor.with(|mut store| {
-        let request = store.data_mut().http().table.push(request)?;
-        request.try_into_resource_any(&mut store)
-    })?;
-    let mut results = [Val::Bool(false)];
-    handle.call_concurrent(accessor, &[Val::Resource(request)], &mut results).await?;
-    let [Val::Result(result)] = results else { return Err(not_a_result()) };
-    match result.as_ref().map(Option::as_deref).map_err(Option::as_deref) {
-        Ok(Some(Val::Resource(response))) => accessor.with(|mut store| {
-            let response = response.try_into_resource(&mut store)?;
-            Ok(Ok(store.data_mut().http().table.delete(response)?))
-        }),
-        Err(Some(Val::Variant(code, None))) => Ok(Err(code.clone())),
-        Err(Some(Val::Variant(code, Some(detail)))) => {
-            Ok(Err(format!("{code}: {}", in_words(detail))))
-        }
-        _ => Err(not_a_result()),
-    }
-}
-
-/// What comes with an error code: mostly a text that may be there.
-fn in_words(detail: &Val) -> String {
-    match detail {
-        Val::Option(Some(detail)) => in_words(detail),
-        Val::Option(None) => "no detail".to_owned(),
-        Val::String(text) => text.clone(),
-        detail => format!("{detail:?}"),
-    }
-}
-
-fn not_a_result() -> wasmtime::Error {
-    wasmtime::Error::msg("the handler returned something else than a response or an error code")
 }
 
 async fn call_cgi_01(
