@@ -26,6 +26,7 @@ use super::Track;
 use super::cpu::CpuClock;
 use super::limits::{HostMemory, Meter, StoreLimiter};
 use super::loader::{Guest, Handler};
+use super::pool::SNAPSHOT_QUICK_BYTES;
 use super::slots::PoolSlot;
 use super::store::{
     CommandState, CpuLimitReached, GuestState, Limited as _, new_command_store, new_store,
@@ -158,20 +159,18 @@ pub struct Ended {
 pub struct Remains {
     // Dropped in this order: the slot is in use until it is made new.
     _guest: Box<dyn Send>,
-    slot: PoolSlot,
+    _slot: PoolSlot,
+    /// Whether that takes long: for the first time, or after it had much memory.
+    pub takes_long: bool,
 }
 
 impl Remains {
-    /// What is left of a guest that had this slot.
+    /// What is left of a guest that had this slot, and at most this much memory, in
+    /// bytes.
     #[must_use]
-    pub fn new(guest: impl Send + 'static, slot: PoolSlot) -> Self {
-        Self { _guest: Box::new(guest), slot }
-    }
-
-    /// Whether the slot is made new for the first time, which takes the longest.
-    #[must_use]
-    pub fn is_first(&self) -> bool {
-        self.slot.is_new
+    pub fn new(guest: impl Send + 'static, slot: PoolSlot, memory_bytes: u64) -> Self {
+        let takes_long = slot.is_new || memory_bytes > SNAPSHOT_QUICK_BYTES;
+        Self { _guest: Box::new(guest), _slot: slot, takes_long }
     }
 }
 
@@ -234,7 +233,8 @@ where
         Err(error) => Err(error),
     };
     let result = result.map_err(|error| failure(&error, &meter));
-    let remains = slot.map(|slot| Remains::new(store, slot));
+    let memory_bytes = meter.memory_peak_bytes.load(Ordering::Relaxed);
+    let remains = slot.map(|slot| Remains::new(store, slot, memory_bytes));
     Ended { result, remains }
 }
 

@@ -45,7 +45,7 @@ impl Left {
     /// nothing to do twice.
     fn clear_soon(mut self, share: Arc<Share>) {
         let is_wanted = self.place.as_ref().is_some_and(Place::is_wanted);
-        if is_wanted && !self.remains.is_first() {
+        if is_wanted && !self.remains.takes_long {
             tokio::spawn(async move { self.clear(&share) });
             return;
         }
@@ -345,6 +345,7 @@ mod tests {
     use super::super::admission::{Gate, HostGate, admit};
     use super::super::fair::{Entered, FairQueue};
     use super::*;
+    use crate::engine::pool::SNAPSHOT_QUICK_BYTES;
     use crate::engine::slots::PoolSlots;
 
     /// Drives a guest that does this at each poll.
@@ -402,7 +403,7 @@ mod tests {
     async fn what_is_cleared_slowly_is_cleared_after_the_answer() {
         for is_away in [false, true] {
             let (done, is_done) = std::sync::mpsc::channel();
-            let remains = Remains::new(Slow(is_done), Arc::<PoolSlots>::default().take());
+            let remains = Remains::new(Slow(is_done), Arc::<PoolSlots>::default().take(), 0);
             let mut ended = Some(Ended { result: Ok(()), remains: Some(remains) });
             let guest = Box::pin(poll_fn(move |_| Poll::Ready(ended.take().unwrap())));
             let (gate, host_gate) = (Gate::new(1), HostGate::new(1));
@@ -434,7 +435,10 @@ mod tests {
     async fn where_another_waits_for_the_turn_a_slot_that_was_used_is_cleared_next() {
         let here = Some(std::thread::current().id());
         let slots: Arc<PoolSlots> = Arc::default();
-        for (is_first, is_wanted) in [(true, true), (false, true), (false, false)] {
+        let much = SNAPSHOT_QUICK_BYTES + 1;
+        for (takes_long, memory_bytes, is_wanted) in
+            [(true, 0, true), (false, 0, true), (true, much, true), (false, 0, false)]
+        {
             let queue = FairQueue::new(1, 10);
             let enter = || match queue.enter(0, None) {
                 Entered::Place(place) => (Some(place), None),
@@ -446,10 +450,10 @@ mod tests {
             let (gate, host_gate) = (Gate::new(1), HostGate::new(1));
             let permit = admit(&gate, &host_gate, Duration::ZERO).await.unwrap();
             let cleared = Arc::default();
-            let remains = Remains::new(Cleared(Arc::clone(&cleared)), slots.take());
-            assert_eq!(remains.is_first(), is_first);
+            let remains = Remains::new(Cleared(Arc::clone(&cleared)), slots.take(), memory_bytes);
+            assert_eq!(remains.takes_long, takes_long);
             Left { remains, place, permit }.clear_soon(Arc::default());
-            let is_next = is_wanted && !is_first;
+            let is_next = is_wanted && !takes_long;
             assert!(!is_next || cleared.lock().unwrap().is_none(), "its answer goes first");
             match waiting {
                 Some(next) => assert!(next.await.is_some()),
