@@ -17,7 +17,6 @@ use wasmtime_wasi::p3::bindings::CommandPre as CommandPre03;
 
 use super::artifact::{ArtifactError, Artifacts};
 use super::compile::{CompileError, Compiler};
-use super::slots::PoolSlots;
 use super::store::{CommandState, GuestState};
 use super::{Engines, Track, epoch, linker};
 use crate::model::function::GuestKind;
@@ -38,8 +37,6 @@ pub struct Handler {
     pub pre: component::InstancePre<GuestState>,
     /// Its `handle`.
     pub handle: ComponentExportIndex,
-    /// The slots that its guests have, where it matters.
-    pub slots: Arc<PoolSlots>,
 }
 
 impl Handler {
@@ -48,7 +45,7 @@ impl Handler {
         let component = pre.component();
         let interface = component.get_export_index(None, interface).ok_or_else(missing)?;
         let handle = component.get_export_index(Some(&interface), "handle").ok_or_else(missing)?;
-        Ok(Self { pre, handle, slots: Arc::default() })
+        Ok(Self { pre, handle })
     }
 }
 

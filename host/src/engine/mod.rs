@@ -22,7 +22,6 @@ pub mod loader;
 pub mod merge;
 pub mod pool;
 pub mod run;
-pub mod slots;
 pub mod snapshot;
 pub mod store;
 

@@ -54,9 +54,6 @@ pub const SNAPSHOT_ARTIFACT_BYTES_MIN: u64 = 12 << 20;
 /// Part of a snapshot's memory that is kept mapped and written anew, in bytes:
 /// all of JavaScript's 8 MiB and Python's 14.
 const SNAPSHOT_KEEP_RESIDENT_BYTES: usize = 16 << 20;
-/// Most memory of a snapshot's guest that is made new in a millisecond or two, in bytes.
-/// What is not kept is unmapped, which takes longer the more it is.
-pub const SNAPSHOT_QUICK_BYTES: u64 = 32 << 20;
 /// One in this many instances may be a snapshot: it bounds what their pool keeps
 /// mapped when nothing runs, with the defaults to 4 GB.
 const SNAPSHOT_INSTANCES_PART: u32 = 4;

@@ -26,8 +26,6 @@ use super::Track;
 use super::cpu::CpuClock;
 use super::limits::{HostMemory, Meter, StoreLimiter};
 use super::loader::{Guest, Handler};
-use super::pool::SNAPSHOT_QUICK_BYTES;
-use super::slots::PoolSlot;
 use super::store::{
     CommandState, CpuLimitReached, GuestState, Limited as _, new_command_store, new_store,
 };
@@ -156,23 +154,7 @@ pub struct Ended {
 }
 
 /// A guest that has ended. Its slot in the pool is made new when this is dropped.
-pub struct Remains {
-    // Dropped in this order: the slot is in use until it is made new.
-    _guest: Box<dyn Send>,
-    _slot: PoolSlot,
-    /// Whether that takes long: for the first time, or after it had much memory.
-    pub takes_long: bool,
-}
-
-impl Remains {
-    /// What is left of a guest that had this slot, and at most this much memory, in
-    /// bytes.
-    #[must_use]
-    pub fn new(guest: impl Send + 'static, slot: PoolSlot, memory_bytes: u64) -> Self {
-        let takes_long = slot.is_new || memory_bytes > SNAPSHOT_QUICK_BYTES;
-        Self { _guest: Box::new(guest), _slot: slot, takes_long }
-    }
-}
+pub struct Remains(#[expect(dead_code, reason = "it is only dropped")] pub(crate) Box<dyn Send>);
 
 impl From<Result<(), Failure>> for Ended {
     fn from(result: Result<(), Failure>) -> Self {
@@ -224,8 +206,7 @@ where
     B: Body<Data = Bytes, Error = BodyError> + Send + 'static,
 {
     let Guest::Http02(handler) = &*guest else { return mismatch().into() };
-    let meter = Arc::clone(&terms.meter);
-    let slot = terms.clears_slowly.then(|| handler.slots.take());
+    let (meter, clears_slowly) = (Arc::clone(&terms.meter), terms.clears_slowly);
     let scheme = if terms.secure { Scheme::Https } else { Scheme::Http };
     let mut store = terms.store(Track::Sequential, handler.pre.engine(), None);
     let result = match exchange_02(&mut store, request, scheme, reply) {
@@ -233,8 +214,7 @@ where
         Err(error) => Err(error),
     };
     let result = result.map_err(|error| failure(&error, &meter));
-    let memory_bytes = meter.memory_peak_bytes.load(Ordering::Relaxed);
-    let remains = slot.map(|slot| Remains::new(store, slot, memory_bytes));
+    let remains = clears_slowly.then(|| Remains(Box::new(store)));
     Ended { result, remains }
 }
 

@@ -39,28 +39,18 @@ struct Left {
 }
 
 impl Left {
-    /// Has the guest's memory made new, and not before its answer is sent: on a thread
-    /// for what takes long; or, where another waits for this turn, on this one, next. To
-    /// wake a thread for it, and then one for the other, would leave a processor with
-    /// nothing to do twice.
+    /// Makes the guest's memory new on a thread for what takes long: nobody's answer
+    /// waits for it. The function is charged for it, nobody is billed.
     fn clear_soon(mut self, share: Arc<Share>) {
-        let is_wanted = self.place.as_ref().is_some_and(Place::is_wanted);
-        if is_wanted && !self.remains.takes_long {
-            tokio::spawn(async move { self.clear(&share) });
-            return;
-        }
         if let Some(place) = &mut self.place {
             place.leave_worker();
         }
-        tokio::task::spawn_blocking(move || self.clear(&share));
-    }
-
-    /// The function is charged for it, nobody is billed.
-    fn clear(self, share: &Share) {
-        let started = Instant::now();
-        drop(self.remains);
-        share.charge(u64::try_from(started.elapsed().as_nanos()).unwrap_or(u64::MAX));
-        drop((self.place, self.permit));
+        tokio::task::spawn_blocking(move || {
+            let started = Instant::now();
+            drop(self.remains);
+            share.charge(u64::try_from(started.elapsed().as_nanos()).unwrap_or(u64::MAX));
+            drop((self.place, self.permit));
+        });
     }
 }
 
@@ -343,10 +333,7 @@ mod tests {
     use std::time::Duration;
 
     use super::super::admission::{Gate, HostGate, admit};
-    use super::super::fair::{Entered, FairQueue};
     use super::*;
-    use crate::engine::pool::SNAPSHOT_QUICK_BYTES;
-    use crate::engine::slots::PoolSlots;
 
     /// Drives a guest that does this at each poll.
     async fn driver<P>(mut poll: P) -> Driver
@@ -403,7 +390,7 @@ mod tests {
     async fn what_is_cleared_slowly_is_cleared_after_the_answer() {
         for is_away in [false, true] {
             let (done, is_done) = std::sync::mpsc::channel();
-            let remains = Remains::new(Slow(is_done), Arc::<PoolSlots>::default().take(), 0);
+            let remains = Remains(Box::new(Slow(is_done)));
             let mut ended = Some(Ended { result: Ok(()), remains: Some(remains) });
             let guest = Box::pin(poll_fn(move |_| Poll::Ready(ended.take().unwrap())));
             let (gate, host_gate) = (Gate::new(1), HostGate::new(1));
@@ -419,51 +406,6 @@ mod tests {
             assert_eq!(gate.in_use(), 1, "its slot is not free yet");
             done.send(()).unwrap();
             assert!(admit(&gate, &host_gate, Duration::from_secs(10)).await.is_ok());
-        }
-    }
-
-    /// Notes the thread that clears it.
-    struct Cleared(Arc<std::sync::Mutex<Option<std::thread::ThreadId>>>);
-
-    impl Drop for Cleared {
-        fn drop(&mut self) {
-            *self.0.lock().unwrap() = Some(std::thread::current().id());
-        }
-    }
-
-    #[tokio::test]
-    async fn where_another_waits_for_the_turn_a_slot_that_was_used_is_cleared_next() {
-        let here = Some(std::thread::current().id());
-        let slots: Arc<PoolSlots> = Arc::default();
-        let much = SNAPSHOT_QUICK_BYTES + 1;
-        for (takes_long, memory_bytes, is_wanted) in
-            [(true, 0, true), (false, 0, true), (true, much, true), (false, 0, false)]
-        {
-            let queue = FairQueue::new(1, 10);
-            let enter = || match queue.enter(0, None) {
-                Entered::Place(place) => (Some(place), None),
-                Entered::Line(waiting) => (None, Some(waiting)),
-                Entered::Full => (None, None),
-            };
-            let (place, _) = enter();
-            let waiting = is_wanted.then(enter).and_then(|(_, waiting)| waiting);
-            let (gate, host_gate) = (Gate::new(1), HostGate::new(1));
-            let permit = admit(&gate, &host_gate, Duration::ZERO).await.unwrap();
-            let cleared = Arc::default();
-            let remains = Remains::new(Cleared(Arc::clone(&cleared)), slots.take(), memory_bytes);
-            assert_eq!(remains.takes_long, takes_long);
-            Left { remains, place, permit }.clear_soon(Arc::default());
-            let is_next = is_wanted && !takes_long;
-            assert!(!is_next || cleared.lock().unwrap().is_none(), "its answer goes first");
-            match waiting {
-                Some(next) => assert!(next.await.is_some()),
-                None => {
-                    while gate.in_use() > 0 {
-                        tokio::task::yield_now().await;
-                    }
-                }
-            }
-            assert_eq!(*cleared.lock().unwrap() == here, is_next);
         }
     }
 

@@ -118,12 +118,6 @@ impl Place {
         at_work.is_some_and(|at_work| at_work.load(Ordering::SeqCst) > 1)
     }
 
-    /// Whether somebody waits for one.
-    #[must_use]
-    pub fn is_wanted(&self) -> bool {
-        self.queue.as_ref().is_some_and(|queue| queue.waiting.load(Ordering::Relaxed) > 0)
-    }
-
     /// From here on it is used on a thread of its own: its worker is free for another.
     pub fn leave_worker(&mut self) {
         let worker = self.worker.take();
