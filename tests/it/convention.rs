@@ -240,12 +240,15 @@ fn the_guest_for_files_is_built_from_its_source() {
 const ASGI: &str = r#"
 from urllib.parse import parse_qs
 
+seen = []
+
 async def app(scope, receive, send):
     import asyncio
     await asyncio.sleep(0.001)
+    seen.append(bytearray(1 << 20))
     name = parse_qs(scope["query_string"].decode())["id"][0]
     await send({"type": "http.response.start", "status": 200, "headers": []})
-    await send({"type": "http.response.body", "body": f"asgi {name} {scope['path']}".encode()})
+    await send({"type": "http.response.body", "body": f"asgi {name} {scope['path']} {len(seen)}".encode()})
 "#;
 
 #[test]
@@ -256,7 +259,10 @@ fn a_python_file_may_hold_an_asgi_application_and_a_name_in_brackets() {
         guests::get_ready(Language::Python);
         project.deploy().succeeded();
     }
-    project.host.get("/api/users/ada").assert_text("asgi ada /api/users/ada");
+    // What one request has changed is gone for the next, in each memory that is used again.
+    for _ in 0..50 {
+        project.host.get("/api/users/ada").assert_text("asgi ada /api/users/ada 1");
+    }
 }
 
 const FUNCTION: &str = r#"

@@ -57,7 +57,7 @@ fn hello(language: &str, mistake: &str, complaint: &str) {
     let built = fs::read(desk.folder.path().join(path.trim())).expect("what was built");
     // The form of what a language's tools make is known: its parts become one.
     if classify::form(&built) == Ok(Form::Component) {
-        merge::merge(&built).expect("merged");
+        merge::merge(&built, "touch").expect("merged");
     }
     assert_has(&ran.stderr, &["imports wasi", "B, "]);
     assert_has(&desk.run(&["deploy", "greet"]).succeeded(), &["deployed greet revision 1"]);

@@ -267,13 +267,27 @@ impl Host {
     /// The processor time that the process has used.
     #[must_use]
     pub fn cpu_time(&self) -> Duration {
+        // utime and stime.
+        let ticks: u64 = self.state().skip(11).take(2).sum();
+        Duration::from_millis(ticks * 1000 / rustix::param::clock_ticks_per_second())
+    }
+
+    /// How often the process has used a page of memory that the kernel had to get first,
+    /// if not from a disk.
+    #[must_use]
+    pub fn page_faults(&self) -> u64 {
+        self.state().nth(7).expect("minflt")
+    }
+
+    /// What `/proc/PID/stat` has behind the process's name, from its state on, as far as
+    /// it is numbers; the others are 0.
+    fn state(&self) -> impl Iterator<Item = u64> {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid()));
         let stat = stat.expect("the process's state");
-        // After the name, which may hold anything: utime and stime are 12th and 13th.
+        // The name may hold anything.
         let fields = stat.rsplit(") ").next().unwrap_or_default().split(' ');
-        let ticks: u64 =
-            fields.skip(11).take(2).filter_map(|field| field.parse::<u64>().ok()).sum();
-        Duration::from_millis(ticks * 1000 / rustix::param::clock_ticks_per_second())
+        let fields: Vec<u64> = fields.map(|field| field.parse().unwrap_or(0)).collect();
+        fields.into_iter()
     }
 
     /// Sets how many files the process may have open from now on.

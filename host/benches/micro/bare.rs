@@ -13,7 +13,7 @@ use wasmtime_wasi_http::p2::bindings::http::types::Scheme;
 use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 use whit::capabilities::http::HttpHooks;
 use whit::engine::Track;
-use whit::engine::pool::{Clearing, PoolBounds, host_config};
+use whit::engine::pool::{Guests, PoolBounds, host_config};
 
 use crate::{body, engine_error};
 
@@ -42,7 +42,7 @@ pub(crate) struct Bare(ProxyPre<State>);
 impl Bare {
     pub(crate) fn new(component: &[u8], bounds: &PoolBounds) -> anyhow::Result<Self> {
         let load = || {
-            let mut config = host_config(Track::Sequential, Clearing::Written, bounds)?;
+            let mut config = host_config(Track::Sequential, Guests::Ordinary, bounds)?;
             config.epoch_interruption(false).enable_compiler(true);
             let engine = Engine::new(&config)?;
             let mut linker = Linker::new(&engine);

@@ -275,6 +275,8 @@ impl Bed {
         let slot = slots.first().context("a slot")?;
         let guest = self.runtime.block_on(loader.load(slot))?;
         let mut group = criterion.benchmark_group(name);
+        // The memory that is used again is as a request leaves it.
+        self.runtime.block_on(self.call(&guest, "/"))?;
         self.bench(&mut group, "instantiate", async || {
             self.instantiate(&guest).await.map_err(engine_error)
         })?;
@@ -408,7 +410,7 @@ impl Bed {
             log: Arc::clone(&self.log),
             egress: Egress::nothing(),
             secure: false,
-            clears_slowly: false,
+            clears_slowly: self.engines.clears_slowly(guest),
             hops: 0,
         };
         let run = |protocol| run::run(Arc::clone(guest), Call { protocol, terms });
@@ -422,6 +424,9 @@ impl Bed {
             let (ended, answer) = tokio::join!(run(Protocol::Http { request, reply }), answer);
             ended.result?;
             answer?;
+            if let Some(remains) = ended.remains {
+                remains.await;
+            }
         } else {
             let (stdout, mut output) = pipe();
             let variables = [("REQUEST_METHOD", "GET"), ("PATH_INFO", "/")];

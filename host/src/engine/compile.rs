@@ -160,7 +160,8 @@ impl Compiler {
         let _permit = self.permits.acquire().await;
         let component = File::open(path).map_err(io_failed)?;
         let mut code = tempfile::tempfile_in(&self.folders.scratch).map_err(io_failed)?;
-        let report = self.run_child(component, code.try_clone().map_err(io_failed)?).await?;
+        let report =
+            self.run_child(digest, component, code.try_clone().map_err(io_failed)?).await?;
         let compiled = match report {
             Report::Compiled(compiled) => compiled,
             Report::Unsupported { found } => return Err(CompileError::Unsupported { found }),
@@ -178,7 +179,12 @@ impl Compiler {
         Ok(compiled)
     }
 
-    async fn run_child(&self, component: File, code: File) -> Result<Report, CompileError> {
+    async fn run_child(
+        &self,
+        digest: Digest,
+        component: File,
+        code: File,
+    ) -> Result<Report, CompileError> {
         let failed = |why: String| CompileError::Failed { why };
         // Not `current_exe`: this one is right even after the file was replaced.
         let mut child = tokio::process::Command::new("/proc/self/exe")
@@ -187,6 +193,7 @@ impl Compiler {
             .arg(self.bounds.time_max.as_secs().max(1).to_string())
             .arg(&self.folders.cache)
             .arg(self.bounds.threads.to_string())
+            .arg(digest.hex())
             .env_clear()
             // Read by the thread pool that wasmtime compiles on.
             .env("RAYON_NUM_THREADS", self.bounds.threads.to_string())

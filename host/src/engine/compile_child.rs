@@ -19,7 +19,7 @@ use super::classify::{self, Form, NotAGuest};
 use super::compile::{Compiled, Report};
 use super::compile_cache::CompileCache;
 use super::loader::Guest;
-use super::{Track, instances, linker, merge, pool};
+use super::{Track, instances, linker, merge, pool, resident};
 use crate::model::function::GuestKind;
 use crate::sandbox;
 
@@ -30,13 +30,13 @@ const COMPONENT_BYTES_MAX: u64 = 1 << 30;
 
 /// What `main` becomes when its first argument is
 /// [`super::compile::CHILD_COMMAND`]. The further arguments are the memory in
-/// bytes, the CPU time in seconds, the folder of the compile cache, and the number
-/// of threads.
+/// bytes, the CPU time in seconds, the folder of the compile cache, the number of
+/// threads, and the digest of what is compiled.
 #[must_use]
 pub fn main(arguments: &[String]) -> ExitCode {
     let number = |index: usize| arguments.get(index).and_then(|text| text.parse::<u64>().ok());
-    let (Some(memory_bytes), Some(cpu_seconds), Some(cache)) =
-        (number(0), number(1), arguments.get(2))
+    let (Some(memory_bytes), Some(cpu_seconds), Some(cache), Some(digest)) =
+        (number(0), number(1), arguments.get(2), arguments.get(4))
     else {
         eprintln!("usage: for the host's own use");
         return ExitCode::from(2);
@@ -45,6 +45,7 @@ pub fn main(arguments: &[String]) -> ExitCode {
         // Without a cache a compile is only slower.
         cache: CompileCache::open(Path::new(cache)).ok().map(Arc::new),
         parallel: number(3).is_some_and(|threads| threads > 1),
+        touch: resident::export_name(digest),
     };
     if let Err(error) = confine(memory_bytes, cpu_seconds) {
         eprintln!("the compile child can not be confined: {error}");
@@ -62,11 +63,13 @@ pub fn main(arguments: &[String]) -> ExitCode {
     }
 }
 
-/// What makes a compile quicker, and its result no other.
+/// What a compile needs besides the upload.
 struct Help {
     cache: Option<Arc<CompileCache>>,
     /// Whether it may use more than one thread.
     parallel: bool,
+    /// What the host's own function is called, if there is to be one.
+    touch: String,
 }
 
 fn fail(error: &dyn std::fmt::Display) -> ExitCode {
@@ -120,7 +123,8 @@ fn compile(upload: Vec<u8>, help: &Help) -> Result<(Compiled, Vec<u8>), Refused>
         check_instances(&component)?;
     }
     let engine = engine(track, help)?;
-    let compiled = compile_component(&engine, &component).map_err(|error| invalid(&error))?;
+    let compiled =
+        compile_component(&engine, &component, &help.touch).map_err(|error| invalid(&error))?;
     let imports = check_imports(&engine, kind, &compiled)?;
     let code = compiled.serialize().map_err(Refused::Engine)?;
     save(help);
@@ -129,13 +133,17 @@ fn compile(upload: Vec<u8>, help: &Help) -> Result<(Compiled, Vec<u8>), Refused>
 
 /// Compiles a component, its core modules made one where that can be done. What is
 /// not valid is refused before: the parts of it that were left out no longer show.
-fn compile_component(engine: &Engine, component: &[u8]) -> wasmtime::Result<Component> {
+fn compile_component(
+    engine: &Engine,
+    component: &[u8],
+    touch: &str,
+) -> wasmtime::Result<Component> {
     let is_valid = || {
         let mut validator = Validator::new_with_features(WasmFeatures::all());
         validator.validate_all(component).is_ok()
     };
     if is_valid()
-        && let Ok(merged) = merge::merge(component)
+        && let Ok(merged) = merge::merge(component, touch)
         && let Ok(compiled) = Component::from_binary(engine, &merged)
     {
         return Ok(compiled);

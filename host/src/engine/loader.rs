@@ -17,6 +17,7 @@ use wasmtime_wasi::p3::bindings::CommandPre as CommandPre03;
 
 use super::artifact::{ArtifactError, Artifacts};
 use super::compile::{CompileError, Compiler};
+use super::resident::Resident;
 use super::store::{CommandState, GuestState};
 use super::{Engines, Track, epoch, linker};
 use crate::model::function::GuestKind;
@@ -37,6 +38,8 @@ pub struct Handler {
     pub pre: component::InstancePre<GuestState>,
     /// Its `handle`.
     pub handle: ComponentExportIndex,
+    /// What of its memory is kept from one guest to the next, if that has to be seen to.
+    pub resident: Option<Resident>,
 }
 
 impl Handler {
@@ -45,7 +48,7 @@ impl Handler {
         let component = pre.component();
         let interface = component.get_export_index(None, interface).ok_or_else(missing)?;
         let handle = component.get_export_index(Some(&interface), "handle").ok_or_else(missing)?;
-        Ok(Self { pre, handle })
+        Ok(Self { pre, handle, resident: None })
     }
 }
 
@@ -278,10 +281,15 @@ impl Loader {
     }
 
     fn link(&self, slot: &Slot) -> Result<Arc<Guest>, LoadError> {
-        let guest = match slot.kind {
+        let mut guest = match slot.kind {
             GuestKind::Cgi01 => self.link_module(slot).map(Guest::Cgi01)?,
             kind => Guest::of_component(kind, self.link_component(slot)?)?,
         };
+        if self.engines.clears_slowly(&guest)
+            && let (Guest::Http02(handler), Some(map)) = (&mut guest, self.engines.page_map())
+        {
+            handler.resident = Resident::of(handler.pre.component(), slot.digest, map);
+        }
         Ok(Arc::new(guest))
     }
 

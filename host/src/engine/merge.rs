@@ -28,6 +28,7 @@ mod encode;
 mod module;
 mod named;
 mod scope;
+mod touch;
 mod unused;
 
 use std::collections::HashMap;
@@ -74,13 +75,14 @@ impl<E: std::fmt::Display> From<reencode::Error<E>> for NotMerged {
     }
 }
 
-/// The same component with fewer core modules.
+/// The same component with fewer core modules. One with a large memory has a function
+/// more, `touch`, for the host alone ([`super::resident`]).
 ///
 /// # Errors
 /// When it stays as it is. It has to be valid: of what is not, anything may come.
-pub fn merge(component: &[u8]) -> Result<Vec<u8>, NotMerged> {
+pub fn merge(component: &[u8], touch: &str) -> Result<Vec<u8>, NotMerged> {
     refuse_outer_modules(component)?;
-    merge_scope(component, DEPTH_MAX)
+    merge_scope(component, DEPTH_MAX, Some(touch))
 }
 
 /// Modules are numbered anew, so nobody inside may name one by its number.
@@ -97,13 +99,13 @@ fn refuse_outer_modules(component: &[u8]) -> Result<(), NotMerged> {
     Ok(())
 }
 
-fn merge_scope(component: &[u8], depth: u32) -> Result<Vec<u8>, NotMerged> {
+fn merge_scope(component: &[u8], depth: u32, touch: Option<&str>) -> Result<Vec<u8>, NotMerged> {
     let sections = sections(component)?;
     let inner: Vec<Option<Vec<u8>>> = sections
         .iter()
         .map(|section| match section.payload {
             Payload::ComponentSection { .. } if depth > 0 => {
-                merge_scope(section.data, depth - 1).ok()
+                merge_scope(section.data, depth - 1, None).ok()
             }
             _ => None,
         })
@@ -119,6 +121,9 @@ fn merge_scope(component: &[u8], depth: u32) -> Result<Vec<u8>, NotMerged> {
     writer.begin()?;
     for (number, (section, inner)) in sections.iter().zip(&inner).enumerate() {
         writer.section(number, section, inner.as_deref())?;
+    }
+    if let Some(name) = touch.filter(|_| layout.has_large_memory()) {
+        touch::export(&mut writer.component, name)?;
     }
     Ok(writer.component.finish())
 }

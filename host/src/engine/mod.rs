@@ -6,7 +6,7 @@
 //! run on an engine without it. An artifact belongs to one of the two.
 //!
 //! The sequential track has two engines, which differ in how their pools clear
-//! memory after use ([`pool::Clearing`]), not in the code that they run.
+//! memory after use ([`pool::Guests`]), not in the code that they run.
 
 pub mod artifact;
 pub mod classify;
@@ -21,6 +21,7 @@ pub mod linker;
 pub mod loader;
 pub mod merge;
 pub mod pool;
+pub mod resident;
 pub mod run;
 pub mod snapshot;
 pub mod store;
@@ -28,13 +29,14 @@ pub mod store;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
-use wasmtime::{Engine, PoolingAllocatorMetrics};
+use wasmtime::{Engine, PoolingAllocationConfig, PoolingAllocatorMetrics};
 
 use crate::capabilities::clocks::Clocks;
 use crate::model::function::GuestKind;
 use limits::HostMemory;
 use loader::Guest;
-use pool::{Clearing, PoolBounds};
+use pool::{Guests, PoolBounds};
+use resident::PageMap;
 
 /// What a guest needs of its engine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -66,6 +68,7 @@ pub struct Engines {
     fingerprints: Arc<Fingerprints>,
     memory: Arc<HostMemory>,
     clocks: Clocks,
+    page_map: Option<Arc<PageMap>>,
 }
 
 /// What artifacts must have been compiled with, as file names: engine version,
@@ -105,15 +108,20 @@ impl Engines {
     /// When the machine refuses the address space that the pools reserve, or
     /// the ticker's thread.
     pub fn new(bounds: &PoolBounds) -> wasmtime::Result<Self> {
-        let engine = |track, clearing| Engine::new(&pool::host_config(track, clearing, bounds)?);
-        let sequential = engine(Track::Sequential, Clearing::Written)?;
-        let snapshots = engine(Track::Sequential, Clearing::Whole)?;
-        let concurrent = engine(Track::Concurrent, Clearing::Written)?;
+        let engine = |track, guests| Engine::new(&pool::host_config(track, guests, bounds)?);
+        let sequential = engine(Track::Sequential, Guests::Ordinary)?;
+        let snapshots = engine(Track::Sequential, Guests::Snapshots)?;
+        let concurrent = engine(Track::Concurrent, Guests::Ordinary)?;
         epoch::start_ticker(vec![sequential.weak(), snapshots.weak(), concurrent.weak()])?;
         let fingerprints = Arc::new(Fingerprints::new()?);
         let memory = Arc::new(HostMemory::new(bounds.guest_memory_bytes_max));
         let clocks = Clocks { fine: bounds.fine_clocks };
-        Ok(Self { sequential, snapshots, concurrent, fingerprints, memory, clocks })
+        // Where the kernel does not tell which pages were written, it is not needed.
+        let is_needed = PoolingAllocationConfig::is_pagemap_scan_available();
+        let page_map = is_needed.then(PageMap::open).transpose();
+        let page_map = page_map.map_err(|error| wasmtime::format_err!("page map: {error}"))?;
+        let page_map = page_map.map(Arc::new);
+        Ok(Self { sequential, snapshots, concurrent, fingerprints, memory, clocks, page_map })
     }
 
     /// The engine for core modules. Commands start from nothing each time: none is
@@ -139,6 +147,12 @@ impl Engines {
     #[must_use]
     pub fn clears_slowly(&self, guest: &Guest) -> bool {
         matches!(guest, Guest::Http02(it) if Engine::same(it.pre.engine(), &self.snapshots))
+    }
+
+    /// The page map of this process, if its pools use it.
+    #[must_use]
+    pub fn page_map(&self) -> Option<&Arc<PageMap>> {
+        self.page_map.as_ref()
     }
 
     /// All of them, each with its track.

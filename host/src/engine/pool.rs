@@ -15,7 +15,7 @@ use super::Track;
 /// major version, so that an artifact of 48.0.1 would run in 48.0.8 and miss
 /// that release's code generation fixes.
 pub const ENGINE_VERSION: &str =
-    concat!("wasmtime 48.0.8, whit ", env!("CARGO_PKG_VERSION"), ", artifact 4");
+    concat!("wasmtime 48.0.8, whit ", env!("CARGO_PKG_VERSION"), ", artifact 5");
 
 /// Wasm stack of one call, in bytes; overflow is a trap.
 const WASM_STACK_BYTES: usize = 512 << 10;
@@ -52,25 +52,25 @@ const CONCURRENT_STACKS: u32 = INSTANCES_WITH_CODE_MAX + 1;
 /// of JavaScript and Python have 36 MB, most compiled programs less than 4.
 pub const SNAPSHOT_ARTIFACT_BYTES_MIN: u64 = 12 << 20;
 /// Part of a snapshot's memory that is kept mapped and written anew, in bytes:
-/// all of JavaScript's 8 MiB and Python's 14.
-const SNAPSHOT_KEEP_RESIDENT_BYTES: usize = 16 << 20;
+/// all of StarlingMonkey's 8 MiB and Python's 14.
+pub const SNAPSHOT_KEEP_RESIDENT_BYTES: usize = 16 << 20;
 /// One in this many instances may be a snapshot: it bounds what their pool keeps
 /// mapped when nothing runs, with the defaults to 4 GB.
 const SNAPSHOT_INSTANCES_PART: u32 = 4;
 
-/// How a pool makes a memory new after its use.
+/// Whose memories a pool has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Clearing {
-    /// The pages that were written. There may be few, one after the other:
-    /// wasmtime asks the kernel for 32 runs of pages and unmaps what is behind
-    /// the last of them.
-    Written,
-    /// The whole memory. An interpreter writes to pages all over its memory.
-    /// Those that were unmapped are faulted in again one at a time, and as they
-    /// are copied on write, each of these faults interrupts every core that runs
-    /// a thread of this process: two thirds of the time of a JavaScript request
-    /// on two cores. Copying 8 MiB takes less.
-    Whole,
+pub enum Guests {
+    /// Programs that begin with little. The pages that they write are few, one after
+    /// the other.
+    Ordinary,
+    /// Interpreters that were started before: they write to pages all over a large
+    /// memory ([`super::resident`]). Where the kernel does not tell which, the whole
+    /// memory is written anew. Pages that are unmapped instead are faulted in again one
+    /// at a time, and as they are copied on write, each of these faults interrupts every
+    /// core that runs a thread of this process: two thirds of the time of a request to
+    /// StarlingMonkey on two cores. Copying its 8 MiB takes less.
+    Snapshots,
 }
 
 /// The size of the pools.
@@ -125,16 +125,12 @@ pub fn compiler_config(track: Track) -> wasmtime::Result<Config> {
 ///
 /// # Errors
 /// When a bound does not fit the machine's word.
-pub fn host_config(
-    track: Track,
-    clearing: Clearing,
-    bounds: &PoolBounds,
-) -> wasmtime::Result<Config> {
+pub fn host_config(track: Track, guests: Guests, bounds: &PoolBounds) -> wasmtime::Result<Config> {
     let mut config = compiler_config(track)?;
     config
         .enable_compiler(false)
         .async_stack_size(FIBER_STACK_BYTES)
-        .allocation_strategy(InstanceAllocationStrategy::Pooling(pool(track, clearing, bounds)?));
+        .allocation_strategy(InstanceAllocationStrategy::Pooling(pool(track, guests, bounds)?));
     Ok(config)
 }
 
@@ -156,13 +152,13 @@ pub fn mappings_max(instances: u32) -> u32 {
 
 fn pool(
     track: Track,
-    clearing: Clearing,
+    guests: Guests,
     bounds: &PoolBounds,
 ) -> wasmtime::Result<PoolingAllocationConfig> {
     let mut pool = PoolingAllocationConfig::new();
-    let instances = match clearing {
-        Clearing::Written => bounds.instances,
-        Clearing::Whole => bounds.instances.div_ceil(SNAPSHOT_INSTANCES_PART),
+    let instances = match guests {
+        Guests::Ordinary => bounds.instances,
+        Guests::Snapshots => bounds.instances.div_ceil(SNAPSHOT_INSTANCES_PART),
     };
     let stacks = match track {
         Track::Sequential => instances,
@@ -183,15 +179,17 @@ fn pool(
         .table_elements(TABLE_ELEMENTS_MAX)
         .max_memory_size(usize::try_from(bounds.memory_bytes_max)?)
         .table_keep_resident(TABLE_KEEP_RESIDENT_BYTES);
-    if clearing == Clearing::Whole {
-        pool.linear_memory_keep_resident(SNAPSHOT_KEEP_RESIDENT_BYTES);
-    } else if PoolingAllocationConfig::is_pagemap_scan_available() {
+    let is_told = PoolingAllocationConfig::is_pagemap_scan_available();
+    if is_told {
         // The kernel tells which pages a guest wrote: only those are cleared,
         // and none is unmapped, which would interrupt every other core.
-        pool.pagemap_scan(Enabled::Yes).linear_memory_keep_resident(MEMORY_KEEP_RESIDENT_BYTES);
-    } else {
-        // Without that, what is kept must be cleared whole each time.
-        pool.linear_memory_keep_resident(64 << 10);
+        pool.pagemap_scan(Enabled::Yes);
     }
+    pool.linear_memory_keep_resident(match guests {
+        Guests::Snapshots => SNAPSHOT_KEEP_RESIDENT_BYTES,
+        Guests::Ordinary if is_told => MEMORY_KEEP_RESIDENT_BYTES,
+        // What is kept must be cleared whole each time.
+        Guests::Ordinary => 64 << 10,
+    });
     Ok(pool)
 }

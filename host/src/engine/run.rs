@@ -11,7 +11,7 @@ use http::Uri;
 use http::uri::Authority;
 use http_body::Body;
 use tokio::sync::oneshot;
-use wasmtime::component::{Accessor, Resource};
+use wasmtime::component::{Accessor, Instance, Resource};
 use wasmtime::{Engine, InstancePre, PoolConcurrencyLimitError, Store};
 use wasmtime_wasi::p2::bindings::CommandPre as CommandPre02;
 use wasmtime_wasi::p3::bindings::CommandPre as CommandPre03;
@@ -153,8 +153,9 @@ pub struct Ended {
     pub remains: Option<Remains>,
 }
 
-/// A guest that has ended. Its slot in the pool is made new when this is dropped.
-pub struct Remains(#[expect(dead_code, reason = "it is only dropped")] pub(crate) Box<dyn Send>);
+/// A guest that has ended. Its slot in the pool is made new by this, or when it is
+/// dropped.
+pub type Remains = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 impl From<Result<(), Failure>> for Ended {
     fn from(result: Result<(), Failure>) -> Self {
@@ -209,13 +210,29 @@ where
     let (meter, clears_slowly) = (Arc::clone(&terms.meter), terms.clears_slowly);
     let scheme = if terms.secure { Scheme::Https } else { Scheme::Http };
     let mut store = terms.store(Track::Sequential, handler.pre.engine(), None);
-    let result = match exchange_02(&mut store, request, scheme, reply) {
+    let ended = match exchange_02(&mut store, request, scheme, reply) {
         Ok((request, answer)) => call_http_02(&mut store, handler, request, answer).await,
         Err(error) => Err(error),
     };
-    let result = result.map_err(|error| failure(&error, &meter));
-    let remains = clears_slowly.then(|| Remains(Box::new(store)));
+    let (result, instance) = match ended {
+        Ok(instance) => (Ok(()), Some(instance)),
+        Err(error) => (Err(failure(&error, &meter)), None),
+    };
+    let remains = clears_slowly.then(|| clear(Arc::clone(&guest), store, instance));
     Ended { result, remains }
+}
+
+/// Makes a guest's memory new, when it is polled.
+fn clear(guest: Arc<Guest>, mut store: Store<GuestState>, instance: Option<Instance>) -> Remains {
+    Box::pin(async move {
+        if let (Guest::Http02(handler), Some(instance)) = (&*guest, instance)
+            && let Some(resident) = &handler.resident
+            && let Err(error) = resident.keep(&mut store, instance).await
+        {
+            tracing::debug!(%error, "a guest's memory is not kept");
+        }
+        drop(store);
+    })
 }
 
 /// The request and the place for the answer, as the guest gets them.
@@ -245,11 +262,12 @@ async fn call_http_02(
     handler: &Handler,
     request: Resource<HostIncomingRequest>,
     answer: Resource<HostResponseOutparam>,
-) -> wasmtime::Result<()> {
+) -> wasmtime::Result<Instance> {
     let instance = handler.pre.instantiate_async(&mut *store).await?;
     store.data().cpu().instantiated();
     let handle = instance.get_typed_func::<(_, _), ()>(&mut *store, handler.handle)?;
-    handle.call_async(store, (request, answer)).await
+    handle.call_async(store, (request, answer)).await?;
+    Ok(instance)
 }
 
 async fn http_03<B>(

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 
+use tokio::runtime::Handle;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::admission::Permit;
@@ -47,7 +48,7 @@ impl Left {
         }
         tokio::task::spawn_blocking(move || {
             let started = Instant::now();
-            drop(self.remains);
+            Handle::current().block_on(self.remains);
             share.charge(u64::try_from(started.elapsed().as_nanos()).unwrap_or(u64::MAX));
             drop((self.place, self.permit));
         });
@@ -390,7 +391,8 @@ mod tests {
     async fn what_is_cleared_slowly_is_cleared_after_the_answer() {
         for is_away in [false, true] {
             let (done, is_done) = std::sync::mpsc::channel();
-            let remains = Remains(Box::new(Slow(is_done)));
+            let slow = Slow(is_done);
+            let remains: Remains = Box::pin(async move { drop(slow) });
             let mut ended = Some(Ended { result: Ok(()), remains: Some(remains) });
             let guest = Box::pin(poll_fn(move |_| Poll::Ready(ended.take().unwrap())));
             let (gate, host_gate) = (Gate::new(1), HostGate::new(1));

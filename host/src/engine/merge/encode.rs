@@ -15,7 +15,7 @@ use super::calls::FirstTable;
 use super::module::imported_function;
 use super::named::Named;
 use super::scope::{Constant, Function, Own, Part, Scope, is_active};
-use super::{NotMerged, other_form};
+use super::{NotMerged, other_form, touch};
 
 /// What imports of the merged module are called by.
 pub(super) const FIRST: &str = "first";
@@ -146,6 +146,11 @@ impl<'s, 'a> Layout<'s, 'a> {
         !self.early.is_empty()
     }
 
+    /// Whether it takes long to make the memory new.
+    pub(super) fn has_large_memory(&self) -> bool {
+        self.scope.memory.is_some_and(|memory| memory.initial >= touch::MEMORY_PAGES_MIN)
+    }
+
     /// The component's functions that the merged module imports, in this order.
     pub(super) fn imports(&self) -> impl Iterator<Item = u32> {
         self.imports.iter().map(|import| import.canonical)
@@ -228,6 +233,12 @@ impl<'s, 'a> Layout<'s, 'a> {
         if let Some(memory) = self.scope.memory {
             memories.memory(RoundtripReencoder.memory_type(memory)?);
             exports.export(MEMORY, ExportKind::Memory, 0);
+        }
+        if self.has_large_memory() {
+            exports.export(touch::TOUCH, ExportKind::Func, functions.len());
+            functions.function(types.len());
+            types.ty().function([ValType::I32; 2], [ValType::I32]);
+            code.function(&touch::body());
         }
         for (part, encoder) in self.parts() {
             for segment in &part.module.data {

@@ -1,8 +1,12 @@
-use wasmtime::component::{Component, Linker};
+use wasmtime::component::{Component, Linker, WasmList};
 use wasmtime::{Engine, Store, StoreContextMut};
 
 use super::super::{Track, pool};
-use super::{NotMerged, merge};
+use super::NotMerged;
+
+fn merge(component: &[u8]) -> Result<Vec<u8>, NotMerged> {
+    super::merge(component, "touch")
+}
 
 /// What a component's `run` returns, or its trap, and what it has logged until then.
 fn run(component: &[u8]) -> (Result<u32, String>, Vec<String>) {
@@ -534,4 +538,51 @@ fn outline(component: &[u8]) -> String {
         }
     }
     text
+}
+
+/// A component whose memory begins with so many pages of 64 KiB.
+fn with_memory(pages: u32, export: &str) -> Vec<u8> {
+    let main = r#"(func (export "unused"))"#;
+    let text = with_shim(main, "(i32.load8_u (i32.const 70000))");
+    let text = text.replace("\"memory\") 1)", &format!("\"memory\") {pages})"));
+    let (text, _) = text.rsplit_once(')').unwrap();
+    wat(&format!("{text} {export})"))
+}
+
+#[test]
+fn a_large_memory_can_be_touched_and_found() {
+    let merged = merge(&with_memory(64, "")).unwrap();
+    let mut config = pool::compiler_config(Track::Sequential).unwrap();
+    config.epoch_interruption(false);
+    let engine = Engine::new(&config).unwrap();
+    let component = Component::from_binary(&engine, &merged).unwrap();
+    let mut linker = Linker::<()>::new(&engine);
+    let mut root = linker.root();
+    root.func_wrap("log", |_: StoreContextMut<'_, ()>, (_,): (String,)| Ok(())).unwrap();
+    root.func_wrap("name", |_: StoreContextMut<'_, ()>, (): ()| Ok((String::new(),))).unwrap();
+    let mut store = Store::new(&engine, ());
+    let instance = linker.instantiate(&mut store, &component).unwrap();
+    let touch = instance.get_typed_func::<(u32, u32), (WasmList<u8>,)>(&mut store, "touch");
+    let touch = touch.unwrap();
+    let (memory,) = touch.call(&mut store, (0, 0)).unwrap();
+    let before = memory.as_le_slice(&store).to_vec();
+    assert_eq!(before.len(), 64 << 16);
+    let (memory,) = touch.call(&mut store, (4096, 64 << 16)).unwrap();
+    // But for what it writes of itself to the beginning it changes nothing.
+    assert!(memory.as_le_slice(&store) == before, "the memory is another");
+    assert!(touch.call(&mut store, (0, (64 << 16) + 4096)).is_err(), "it ends where memory does");
+}
+
+#[test]
+fn only_a_large_memory_can_be_touched() {
+    let names =
+        |component: &[u8]| merge(component).unwrap().windows(5).any(|bytes| bytes == b"touch");
+    assert!(names(&with_memory(64, "")));
+    assert!(!names(&with_memory(63, "")));
+    let taken = with_memory(64, r#"(export "touch" (func $log))"#);
+    assert!(
+        merge(&taken)
+            .is_ok_and(|merged| { wasmparser::Validator::new().validate_all(&merged).is_err() }),
+        "two of the same name: the component is compiled as it was uploaded"
+    );
 }
