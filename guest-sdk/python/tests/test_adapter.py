@@ -7,11 +7,12 @@ import json
 import pathlib
 import sys
 import tempfile
+import traceback
 import types
 import unittest
 from http.server import BaseHTTPRequestHandler
 
-from whit_adapter import componentize, entry, exchange, find, http_server, native, packages, warm
+from whit_adapter import componentize, entry, exchange, find, http_server, library, native, packages, warm
 
 
 class Recorder:
@@ -342,9 +343,56 @@ class Parsing(unittest.TestCase):
 
 
 class Entry(unittest.TestCase):
+    def test_imports_behind_calls_are_found(self):
+        source = "from datetime import datetime\ndef handler(text):\n    return datetime.strptime(text, '%Y')\n"
+        self.assertEqual(entry.called_imports(entry.ast.parse(source)), {"_strptime"})
+        with tempfile.TemporaryDirectory() as folder:
+            (pathlib.Path(folder) / "app.py").write_text(source)
+            self.assertIn("['_strptime']", entry.entry(pathlib.Path(folder), "app"))
+
     def test_imports_inside_functions_are_found(self):
         source = "import os\ndef f():\n  import a.b\n  from c import d\n  from . import e\n"
         self.assertEqual(entry.lazy_imports(entry.ast.parse(source)), {"a.b", "c", "c.d"})
+
+
+class LibraryTest(unittest.TestCase):
+    FILES = {
+        "whit_early.py": "raise AssertionError('it is there already')",
+        "whit_late.py": "from whit_parts import half\nTHERE = __file__\ndef fail():\n    half.broken()\n",
+        "whit_parts/__init__.py": "NAME = __name__\n",
+        "whit_parts/half.py": "from . import NAME\ndef broken():\n    raise ValueError(NAME)\n",
+        "test/whit_left_out.py": "",
+        "no-module/whit_hidden.py": "",
+    }
+
+    def test_what_was_not_imported_can_be_later(self):
+        sys.modules["whit_early"] = types.ModuleType("whit_early")
+        with tempfile.TemporaryDirectory() as folder:
+            for name, text in self.FILES.items():
+                path = pathlib.Path(folder, name)
+                path.parent.mkdir(exist_ok=True)
+                path.write_text(text)
+            library.keep(folder)
+        kept = sys.meta_path[-1]
+        try:
+            import whit_early
+            import whit_late
+
+            self.assertIsNot(whit_early.__loader__, kept)
+            self.assertEqual(whit_late.THERE, str(pathlib.Path(folder, "whit_late.py")))
+            try:
+                whit_late.fail()
+            except ValueError:
+                trace = traceback.format_exc()
+            # The files are gone, the lines are not.
+            self.assertIn("raise ValueError(NAME)\nValueError: whit_parts", trace)
+            for module in ("whit_left_out", "test.whit_left_out", "whit_hidden", "whit_parts.other"):
+                with self.assertRaises(ModuleNotFoundError):
+                    __import__(module)
+        finally:
+            sys.meta_path.remove(kept)
+            for module in [name for name in sys.modules if name.startswith("whit_") and name.split("_")[1] in ("early", "late", "parts")]:
+                del sys.modules[module]
 
 
 class Native(unittest.TestCase):

@@ -16,7 +16,7 @@ from . import native
 
 TEMPLATE = '''\
 """Written by the build; changes are lost."""
-from whit_adapter import native, warm, wasi
+from whit_adapter import library, native, warm, wasi
 
 native.refuse({native!r})
 
@@ -30,6 +30,7 @@ for name in {lazy!r}:
         pass
 
 IncomingHandler = wasi.incoming_handler(function)
+library.keep()
 warm.warm_up()
 '''
 
@@ -47,6 +48,10 @@ function = importlib.util.module_from_spec(spec)
 sys.modules["function"] = function
 spec.loader.exec_module(function)
 '''
+
+
+# Modules that the standard library imports when one of these is called.
+CALLED = {"strptime": "_strptime", "most_common": "heapq"}
 
 
 def main():
@@ -80,7 +85,7 @@ def entry(source, module, native_modules=None):
                 if path.stem == module:
                     raise
                 continue
-            lazy |= lazy_imports(tree)
+            lazy |= lazy_imports(tree) | called_imports(tree)
             if path.stem == module:
                 refuse_native(tree, native_modules)
     load = PLAIN if module.isidentifier() else BY_FILE
@@ -107,6 +112,12 @@ def lazy_imports(tree):
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda))
     )
     return imported(inner for function in functions for inner in ast.walk(function))
+
+
+def called_imports(tree):
+    """The modules that the standard library imports when what a file names is called."""
+    named = (node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute))
+    return {CALLED[name] for name in named if name in CALLED}
 
 
 def imported(nodes):
