@@ -238,6 +238,7 @@ fn the_guest_for_files_is_built_from_its_source() {
 }
 
 const ASGI: &str = r#"
+import sys
 from collections import Counter
 from datetime import datetime
 from urllib.parse import parse_qs
@@ -248,7 +249,7 @@ async def app(scope, receive, send):
     import asyncio
     await asyncio.sleep(0.001)
     seen.append(bytearray(1 << 20))
-    known = [Counter("abb").most_common(1), datetime.strptime("2026-11-28", "%Y-%m-%d").year, "é".encode("cp437")]
+    known = [Counter("abb").most_common(1), datetime.strptime("2026-11-28", "%Y-%m-%d").year, "é".encode("cp437"), sys.getrefcount(parse_qs) >= 1 << 30]
     name = parse_qs(scope["query_string"].decode())["id"][0]
     await send({"type": "http.response.start", "status": 200, "headers": []})
     await send({"type": "http.response.body", "body": f"asgi {name} {scope['path']} {len(seen)} {known}".encode()})
@@ -265,7 +266,7 @@ fn a_python_file_may_hold_an_asgi_application_and_a_name_in_brackets() {
     // What one request has changed is gone for the next, in each memory that is used again.
     for _ in 0..50 {
         let answer = project.host.get("/api/users/ada");
-        answer.assert_text("asgi ada /api/users/ada 1 [[('b', 2)], 2026, b'\\x82']");
+        answer.assert_text("asgi ada /api/users/ada 1 [[('b', 2)], 2026, b'\\x82', True]");
     }
 }
 

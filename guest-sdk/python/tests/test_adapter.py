@@ -5,14 +5,16 @@ import gc
 import io
 import json
 import pathlib
+import struct
 import sys
 import tempfile
 import traceback
 import types
 import unittest
+import zlib
 from http.server import BaseHTTPRequestHandler
 
-from whit_adapter import componentize, entry, exchange, find, http_server, library, native, packages, warm
+from whit_adapter import componentize, entry, exchange, find, http_server, immortal, library, native, packages, warm
 
 
 class Recorder:
@@ -355,6 +357,78 @@ class Entry(unittest.TestCase):
         self.assertEqual(entry.lazy_imports(entry.ast.parse(source)), {"a.b", "c", "c.d"})
 
 
+class ImmortalTest(unittest.TestCase):
+    # Addresses of counts: of `None`, an object, one that was freed, what is no count,
+    # and one that is partly where there is nothing.
+    NONE, OBJECT, FREED, NO_COUNT, SPLIT = 0x100, 0x110, 0x120, 0x130, 0x13E
+    NOTE = 0x200
+
+    def memory(self, places):
+        noted = b"".join(struct.pack("<I", place) for place in places)
+        memory = bytearray(0x400)
+        for place, count in ((self.NONE, 7 << 28), (self.OBJECT, 3), (self.NO_COUNT, 5 << 20), (self.SPLIT, 1)):
+            struct.pack_into("<I", memory, place, count)
+        # What was left over when the mark was made is none.
+        memory[0x180 : 0x180 + len(immortal.MARK)] = immortal.mark()
+        struct.pack_into("<I", memory, 0x180 + len(immortal.MARK), 0xFFFFFFFF)
+        note = immortal.mark() + immortal.HEAD.pack(len(noted), zlib.crc32(noted), self.NONE) + noted
+        memory[self.NOTE : self.NOTE + len(note)] = note
+        return memory[:0x400]
+
+    def component(self, memory):
+        def section(number, data):
+            return bytes([number]) + leb(len(data)) + data
+
+        def segment(begin, end):
+            return b"\x00\x41" + leb(begin) + b"\x0b" + leb(end - begin) + memory[begin:end]
+
+        # The memory in two pieces, one with zeros between them left out, and others.
+        pieces = [segment(0x100, 0x140), b"\x01\x02ab", segment(0x180, 0x400), b"\x00\x23\x00\x0b\x01c"]
+        module = b"\x00asm\x01\x00\x00\x00" + section(11, leb(len(pieces)) + b"".join(pieces))
+        inner = b"\x00asm\x0d\x00\x01\x00" + section(0, b"\x01x") + section(1, module)
+        return bytearray(b"\x00asm\x0d\x00\x01\x00" + section(4, inner) + section(1, module[:8]))
+
+    def test_counts_are_set_where_objects_are(self):
+        places = [self.OBJECT, self.FREED, self.NO_COUNT, self.SPLIT, 0x10, 0x7FFFFFFF]
+        before = self.memory(places)
+        component = self.component(before)
+        self.assertEqual(immortal.apply(component), 1)
+        expected = bytearray(before)
+        struct.pack_into("<I", expected, self.OBJECT, immortal.IMMORTAL)
+        first = self.NOTE + len(immortal.MARK) + immortal.HEAD.size
+        expected[first : first + 4 * len(places)] = bytes(4 * len(places))
+        self.assertEqual(component, self.component(expected))
+
+    def test_without_a_note_that_is_whole_nothing_is_changed(self):
+        def refused(memory):
+            component = self.component(memory)
+            self.assertEqual(immortal.apply(component), 0)
+            self.assertEqual(component, self.component(memory))
+
+        refused(bytearray(0x400))
+        broken = self.memory([self.OBJECT])
+        broken[self.NOTE + len(immortal.MARK) + immortal.HEAD.size] ^= 1
+        refused(broken)
+        other = self.memory([self.OBJECT])
+        struct.pack_into("<I", other, self.NONE, 2)
+        refused(other)
+        self.assertEqual(immortal.apply(bytearray(b"\x00asm\x0d\x00\x01\x00")), 0)
+
+    def test_what_can_be_reached_is_found(self):
+        places = immortal.walk()
+        code = immortal.walk.__code__
+        for one in (immortal, immortal.walk, code, code.co_consts, code.co_linetable, immortal.MARK, type, None):
+            self.assertIn(id(one), places)
+        # Only the interpreter in components has objects as they are known.
+        immortal.find()
+        self.assertIsNone(immortal.found)
+
+
+def leb(number):
+    low, number = number & 0x7F, number >> 7
+    return bytes([low]) if not number else bytes([low | 0x80]) + leb(number)
+
+
 class LibraryTest(unittest.TestCase):
     FILES = {
         "whit_early.py": "raise AssertionError('it is there already')",
@@ -452,7 +526,7 @@ class Componentize(unittest.TestCase):
         arguments = ["componentize-py", "-q", "-p", "work", "-p", "my/function", "-o", "out"]
         text = 'Traceback:\n  File "/1/app.py", line 1\nE: no\n\n\nCaused by:\n    E: no'
         self.assertEqual(
-            componentize.explain(text, componentize.python_paths(arguments)),
+            componentize.explain(text, componentize.values(arguments, "-p")),
             'Traceback:\n  File "my/function/app.py", line 1\nE: no',
         )
 

@@ -3,9 +3,10 @@ files. Runs at build time: `python -m whit_adapter.componentize`, with the
 arguments of componentize-py.
 """
 
+import pathlib
 import sys
 
-from . import native
+from . import immortal, native
 
 
 def main():
@@ -13,14 +14,24 @@ def main():
 
     sys.argv[0] = "componentize-py"
     try:
-        sys.exit(componentize_py.script())
+        ended = componentize_py.script()
     except AssertionError as error:
         # Its own stack below the message would only show how it was started.
-        sys.exit(explain(str(error), python_paths(sys.argv)))
+        sys.exit(explain(str(error), values(sys.argv, "-p")))
+    if not ended:
+        for output in values(sys.argv, "-o", "--output"):
+            finish(pathlib.Path(output))
+    sys.exit(ended)
 
 
-def python_paths(arguments):
-    return [value for flag, value in zip(arguments, arguments[1:]) if flag == "-p"]
+def finish(path):
+    component = bytearray(path.read_bytes())
+    if immortal.apply(component):
+        path.write_bytes(component)
+
+
+def values(arguments, *flags):
+    return [value for flag, value in zip(arguments, arguments[1:]) if flag in flags]
 
 
 def explain(text, paths):

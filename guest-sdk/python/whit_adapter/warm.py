@@ -11,7 +11,7 @@ from contextlib import redirect_stderr
 from http.server import BaseHTTPRequestHandler
 from urllib.parse import parse_qs, urlsplit
 
-from . import exchange, http_server, wsgi
+from . import exchange, http_server, immortal, wsgi
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -38,7 +38,23 @@ def warm_up():
     # What is there now stays: looking through it for garbage, or only moving
     # it from one generation to the next, would write to all of it.
     gc.collect()
+    immortal.find()
+    make_room()
     gc.freeze()
+
+
+def make_room():
+    """Fills what is free between other objects, so that what a request makes lies
+    together: what it writes to has to be made new after it. Some is left behind
+    them all."""
+    room = bytes(ROOM_BYTES)
+    for size in (4096, 2048, *range(1024, 0, -8)):
+        while id(filler := bytes(size)) < id(room):
+            fillers.append(filler)
+
+
+ROOM_BYTES = 1 << 20
+fillers = []
 
 
 def serve_once(serve):

@@ -26,6 +26,9 @@ use crate::model::ids::Digest;
 /// Runs of pages that are aimed for. The rest of wasmtime's 32 (`MAX_REGIONS` in its
 /// `pagemap.rs`) is for what a later guest writes elsewhere.
 const RUNS_MAX: usize = 28;
+/// Of a larger memory this much is looked at, in bytes: what a snapshot begins with is
+/// there, and what it needs besides lies together.
+const PLANNED_BYTES_MAX: usize = 64 << 20;
 /// Later than any guest goes on, in epochs.
 const NEVER: u64 = 1 << 40;
 
@@ -120,7 +123,7 @@ impl Resident {
         store.set_hostcall_fuel(usize::MAX);
         let (address, bytes) = call(store, touch, 0..0).await?;
         let page_bytes = self.map.page_bytes;
-        let pages = bytes.min(SNAPSHOT_KEEP_RESIDENT_BYTES) / page_bytes;
+        let pages = bytes.min(PLANNED_BYTES_MAX) / page_bytes;
         let mark = self.plan().mark_of(pages);
         if let Some(mark) = mark
             && self.map.private(address, mark..mark + 1)? == [true]
@@ -128,7 +131,7 @@ impl Resident {
             return Ok(());
         }
         let private = self.map.private(address, 0..pages)?;
-        let kept = self.plan().learn(&private);
+        let kept = self.plan().learn(&private, SNAPSHOT_KEEP_RESIDENT_BYTES / page_bytes);
         for run in kept {
             call(store, touch, run.start * page_bytes..run.end * page_bytes).await?;
         }
@@ -165,8 +168,9 @@ impl Plan {
         self.mark == Some(page) || self.kept.iter().any(|run| run.contains(&page))
     }
 
-    /// Takes in which pages of a memory are private. Returns those that are to be.
-    fn learn(&mut self, private: &[bool]) -> Vec<Range<usize>> {
+    /// Takes in which pages of a memory are private. Returns those that are to be, of
+    /// which wasmtime keeps so many.
+    fn learn(&mut self, private: &[bool], kept_max: usize) -> Vec<Range<usize>> {
         let is_first = self.pages == 0;
         self.pages = if is_first { private.len() } else { self.pages.min(private.len()) };
         // What is kept already says nothing of guests.
@@ -176,6 +180,11 @@ impl Plan {
         self.written.extend(found);
         self.written.retain(|page| *page < self.pages);
         self.kept = with_gaps(runs(&self.written));
+        let mut left = kept_max;
+        self.kept.retain(|run| {
+            left = left.saturating_sub(run.len());
+            left > 0
+        });
         self.mark = None;
         self.mark = (0..self.pages).rev().find(|page| !self.is_kept(*page));
         let mark = self.mark.map(|mark| mark..mark + 1);
@@ -216,6 +225,8 @@ fn with_gaps(runs: Vec<Range<usize>>) -> Vec<Range<usize>> {
 mod tests {
     use super::*;
 
+    const KEPT_MAX: usize = 2000;
+
     fn private(pages: usize, written: &[usize]) -> Vec<bool> {
         (0..pages).map(|page| written.contains(&page)).collect()
     }
@@ -223,7 +234,7 @@ mod tests {
     #[test]
     fn few_runs_are_kept_as_they_are() {
         let mut plan = Plan::default();
-        let kept = plan.learn(&private(20, &[3, 4, 9]));
+        let kept = plan.learn(&private(20, &[3, 4, 9]), KEPT_MAX);
         assert_eq!(kept, [3..5, 9..10, 19..20]);
         assert_eq!(
             (plan.mark_of(20), plan.mark_of(21), plan.mark_of(19)),
@@ -237,7 +248,7 @@ mod tests {
         let written: Vec<usize> =
             (0..40).map(|number| number + number * (number + 1) / 2).collect();
         let mut plan = Plan::default();
-        let kept = plan.learn(&private(1000, &written));
+        let kept = plan.learn(&private(1000, &written), KEPT_MAX);
         assert_eq!(kept.len(), RUNS_MAX + 1, "and the mark");
         assert!(written.iter().all(|page| kept.iter().any(|run| run.contains(page))));
         let sizes = kept.windows(2).map(|pair| pair[1].start - pair[0].end);
@@ -247,20 +258,27 @@ mod tests {
     #[test]
     fn what_is_learned_later_is_added() {
         let mut plan = Plan::default();
-        plan.learn(&private(20, &[3]));
+        plan.learn(&private(20, &[3]), KEPT_MAX);
         // The mark is private because it was made so; a page of another guest is not.
-        assert_eq!(plan.learn(&private(20, &[3, 8, 19])), [3..4, 8..9, 19..20]);
+        assert_eq!(plan.learn(&private(20, &[3, 8, 19]), KEPT_MAX), [3..4, 8..9, 19..20]);
         // A guest writes to the last page: another is the mark.
-        assert_eq!(plan.learn(&private(20, &[18, 19])), [3..4, 8..9, 18..19, 19..20]);
+        assert_eq!(plan.learn(&private(20, &[18, 19]), KEPT_MAX), [3..4, 8..9, 18..19, 19..20]);
         // A smaller memory: what lies behind its end is not planned for.
-        assert_eq!(plan.learn(&private(10, &[])), [3..4, 8..9, 9..10]);
+        assert_eq!(plan.learn(&private(10, &[]), KEPT_MAX), [3..4, 8..9, 9..10]);
         assert_eq!(plan.mark_of(20), Some(9));
+    }
+
+    #[test]
+    fn no_more_is_kept_than_wasmtime_keeps() {
+        let mut plan = Plan::default();
+        let kept = plan.learn(&private(20, &[3, 4, 5, 9, 10, 15]), 5);
+        assert_eq!(kept, [3..6, 19..20]);
     }
 
     #[test]
     fn a_memory_that_is_written_to_as_a_whole_has_no_mark() {
         let mut plan = Plan::default();
-        let kept = plan.learn(&private(3, &[0, 1, 2]));
+        let kept = plan.learn(&private(3, &[0, 1, 2]), KEPT_MAX);
         assert_eq!((kept.len(), kept.first()), (1, Some(&(0..3))));
         assert_eq!(plan.mark_of(3), None);
     }

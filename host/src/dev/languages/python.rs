@@ -12,7 +12,7 @@ use crate::dev::watch::{fingerprint, is_ignored_name};
 /// Where a function is looked for, in this order.
 const ENTRIES: [&str; 4] = ["app.py", "index.py", "handler.py", "main.py"];
 
-const SHIM: [Embedded; 13] = [
+const SHIM: [Embedded; 14] = [
     (
         "whit_adapter/__init__.py",
         include_str!("../../../../guest-sdk/python/whit_adapter/__init__.py"),
@@ -31,6 +31,10 @@ const SHIM: [Embedded; 13] = [
     (
         "whit_adapter/http_server.py",
         include_str!("../../../../guest-sdk/python/whit_adapter/http_server.py"),
+    ),
+    (
+        "whit_adapter/immortal.py",
+        include_str!("../../../../guest-sdk/python/whit_adapter/immortal.py"),
     ),
     (
         "whit_adapter/library.py",
