@@ -238,6 +238,7 @@ fn the_guest_for_files_is_built_from_its_source() {
 }
 
 const ASGI: &str = r#"
+import gc
 import sys
 from collections import Counter
 from datetime import datetime
@@ -245,12 +246,21 @@ from urllib.parse import parse_qs
 
 seen = []
 
+def look_at_all():
+    gc.unfreeze()
+    for one in gc.get_objects():
+        dir(one), repr(gc.get_referents(one))[:0]
+        getattr(one, "a name that nothing has", None)
+    gc.collect()
+
 async def app(scope, receive, send):
     import asyncio
     await asyncio.sleep(0.001)
     seen.append(bytearray(1 << 20))
     known = [Counter("abb").most_common(1), datetime.strptime("2026-11-28", "%Y-%m-%d").year, "é".encode("cp437"), sys.getrefcount(parse_qs) >= 1 << 30]
     name = parse_qs(scope["query_string"].decode())["id"][0]
+    if name == "all":
+        look_at_all()
     await send({"type": "http.response.start", "status": 200, "headers": []})
     await send({"type": "http.response.body", "body": f"asgi {name} {scope['path']} {len(seen)} {known}".encode()})
 "#;
@@ -268,6 +278,9 @@ fn a_python_file_may_hold_an_asgi_application_and_a_name_in_brackets() {
         let answer = project.host.get("/api/users/ada");
         answer.assert_text("asgi ada /api/users/ada 1 [[('b', 2)], 2026, b'\\x82', True]");
     }
+    // Whatever the interpreter does with what was there when it was frozen.
+    let answer = project.host.get("/api/users/all").text();
+    assert!(answer.starts_with("asgi all /api/users/all 1"), "{answer}");
 }
 
 const FUNCTION: &str = r#"

@@ -358,22 +358,25 @@ class Entry(unittest.TestCase):
 
 
 class ImmortalTest(unittest.TestCase):
-    # Addresses of counts: of `None`, an object, one that was freed, what is no count,
-    # and one that is partly where there is nothing.
-    NONE, OBJECT, FREED, NO_COUNT, SPLIT = 0x100, 0x110, 0x120, 0x130, 0x13E
-    NOTE = 0x200
+    # Addresses of `None`, an object, one that was freed, what is no count, what is of
+    # another type by now, and one that is partly where there is nothing.
+    NONE, OBJECT, FREED, NO_COUNT, OTHER, SPLIT = 0x100, 0x110, 0x118, 0x120, 0x128, 0x13C
+    NOTE, MARK = 0x200, 0x300
+    TYPE = 0x12345678
 
     def memory(self, places):
-        noted = b"".join(struct.pack("<I", place) for place in places)
+        noted = b"".join(struct.pack("<II", place, self.TYPE) for place in places)
         memory = bytearray(0x400)
-        for place, count in ((self.NONE, 7 << 28), (self.OBJECT, 3), (self.NO_COUNT, 5 << 20), (self.SPLIT, 1)):
-            struct.pack_into("<I", memory, place, count)
+        counts = {self.NONE: 7 << 28, self.OBJECT: 3, self.FREED: 0, self.NO_COUNT: 5 << 20, self.OTHER: 1, self.SPLIT: 1}
+        for place, count in counts.items():
+            struct.pack_into("<II", memory, place, count, self.TYPE + (place == self.OTHER))
         # What was left over when the mark was made is none.
         memory[0x180 : 0x180 + len(immortal.MARK)] = immortal.mark()
         struct.pack_into("<I", memory, 0x180 + len(immortal.MARK), 0xFFFFFFFF)
-        note = immortal.mark() + immortal.HEAD.pack(len(noted), zlib.crc32(noted), self.NONE) + noted
-        memory[self.NOTE : self.NOTE + len(note)] = note
-        return memory[:0x400]
+        head = immortal.mark() + immortal.HEAD.pack(self.NOTE, len(noted), zlib.crc32(noted), self.NONE)
+        memory[self.MARK : self.MARK + len(head)] = head
+        memory[self.NOTE : self.NOTE + len(noted)] = noted
+        return memory
 
     def component(self, memory):
         def section(number, data):
@@ -389,14 +392,13 @@ class ImmortalTest(unittest.TestCase):
         return bytearray(b"\x00asm\x0d\x00\x01\x00" + section(4, inner) + section(1, module[:8]))
 
     def test_counts_are_set_where_objects_are(self):
-        places = [self.OBJECT, self.FREED, self.NO_COUNT, self.SPLIT, 0x10, 0x7FFFFFFF]
+        places = [self.OBJECT, self.FREED, self.NO_COUNT, self.OTHER, self.SPLIT, 0x10, 0x7FFFFFFF]
         before = self.memory(places)
         component = self.component(before)
         self.assertEqual(immortal.apply(component), 1)
         expected = bytearray(before)
         struct.pack_into("<I", expected, self.OBJECT, immortal.IMMORTAL)
-        first = self.NOTE + len(immortal.MARK) + immortal.HEAD.size
-        expected[first : first + 4 * len(places)] = bytes(4 * len(places))
+        expected[self.NOTE : self.NOTE + 8 * len(places)] = bytes(8 * len(places))
         self.assertEqual(component, self.component(expected))
 
     def test_without_a_note_that_is_whole_nothing_is_changed(self):
@@ -407,7 +409,7 @@ class ImmortalTest(unittest.TestCase):
 
         refused(bytearray(0x400))
         broken = self.memory([self.OBJECT])
-        broken[self.NOTE + len(immortal.MARK) + immortal.HEAD.size] ^= 1
+        broken[self.NOTE] ^= 1
         refused(broken)
         other = self.memory([self.OBJECT])
         struct.pack_into("<I", other, self.NONE, 2)
@@ -415,10 +417,11 @@ class ImmortalTest(unittest.TestCase):
         self.assertEqual(immortal.apply(bytearray(b"\x00asm\x0d\x00\x01\x00")), 0)
 
     def test_what_can_be_reached_is_found(self):
-        places = immortal.walk()
+        noted = immortal.walk()
+        pairs = set(zip(noted[::2], noted[1::2]))
         code = immortal.walk.__code__
         for one in (immortal, immortal.walk, code, code.co_consts, code.co_linetable, immortal.MARK, type, None):
-            self.assertIn(id(one), places)
+            self.assertIn((id(one) & immortal.ADDRESS, id(type(one)) & immortal.ADDRESS), pairs)
         # Only the interpreter in components has objects as they are known.
         immortal.find()
         self.assertIsNone(immortal.found)

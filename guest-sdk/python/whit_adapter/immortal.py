@@ -27,11 +27,13 @@ IMMORTAL = 5 << 28
 COUNT_MAX = 1 << 20
 # More than there is of notes, in bytes.
 NOTE_MAX = 1 << 26
-HEAD = struct.Struct("<III")
+HEAD = struct.Struct("<IIII")
+PAIR = struct.Struct("<II")
+ADDRESS = 0xFFFFFFFF
 # As it is here it is in the memory too, as a constant.
 MARK = b"the objects that are immortal"
 
-# Where the objects are, with a mark, to be found in the memory.
+# Where the objects are, and a mark with what tells that, to be found in the memory.
 found = None
 
 
@@ -44,27 +46,29 @@ def find():
     global found
     if sys.version_info[:2] != VERSION or sys.maxsize > 1 << 32:
         return
-    places = array("I", sorted(walk())).tobytes()
-    found = mark() + HEAD.pack(len(places), zlib.crc32(places), id(None)) + places
+    noted = walk()
+    place, count = noted.buffer_info()
+    found = mark() + HEAD.pack(place, count * noted.itemsize, zlib.crc32(noted), id(None)), noted
 
 
 def walk():
-    """The places of all objects that can be reached."""
-    places, left = set(), [sys.modules]
+    """Where each object is that can be reached, followed by where its type is."""
+    seen, noted, left = set(), array("I"), [sys.modules]
     objects = gc.get_objects()
-    own = {id(places), id(left), id(objects)}
+    own = {id(seen), id(left), id(objects)}
     left.extend(one for one in objects if id(one) not in own)
     del objects
     while left:
         one = left.pop()
-        if id(one) not in places:
-            places.add(id(one))
+        if id(one) not in seen:
+            seen.add(id(one))
+            noted.extend((id(one) & ADDRESS, id(type(one)) & ADDRESS))
             left.extend(gc.get_referents(one))
             if isinstance(one, types.CodeType):
                 # The collector does not look into code.
                 left += (one.co_consts, one.co_names, one.co_name, one.co_qualname)
                 left += (one.co_filename, one.co_linetable, one.co_exceptiontable)
-    return places
+    return noted
 
 
 def apply(component):
@@ -72,14 +76,13 @@ def apply(component):
     bytearray of all of it. Returns how many they were: without a note, none."""
     memory = Memory(component)
     for start in memory.find(mark()):
-        start += len(MARK)
-        size, checksum, none = HEAD.unpack(memory.read(start, HEAD.size))
-        if size > NOTE_MAX or size % 4:
+        place, size, checksum, none = HEAD.unpack(memory.read(start + len(MARK), HEAD.size))
+        if size > NOTE_MAX or size % PAIR.size:
             continue
-        places = memory.read(start + HEAD.size, size)
-        if zlib.crc32(places) == checksum and memory.count(none) >= MINIMUM:
-            memory.write(start + HEAD.size, bytes(size))
-            return sum(memory.immortalise(place) for (place,) in struct.iter_unpack("<I", places))
+        noted = memory.read(place, size)
+        if zlib.crc32(noted) == checksum and memory.head(none)[0] >= MINIMUM:
+            memory.write(place, bytes(size))
+            return sum(memory.immortalise(*pair) for pair in PAIR.iter_unpack(noted))
     return 0
 
 
@@ -110,12 +113,16 @@ class Memory:
         for inside, outside in self._parts(address, len(data)):
             self._bytes[outside] = data[inside]
 
-    def count(self, address):
-        return int.from_bytes(self.read(address, 4), "little")
+    def head(self, address):
+        """What an object begins with: its count, and where its type is."""
+        return PAIR.unpack(self.read(address, PAIR.size))
 
-    def immortalise(self, address):
-        there = [inside for inside, _ in self._parts(address, 4)]
-        if there != [slice(0, 4)] or not 0 < self.count(address) < COUNT_MAX:
+    def immortalise(self, address, kind):
+        # Some of those that were there are gone, and others may be in their place:
+        # where one ends its count is 0, and what is behind it soon another.
+        count, now = self.head(address)
+        is_whole = len(list(self._parts(address, PAIR.size))) == 1
+        if now != kind or not 0 < count < COUNT_MAX or not is_whole:
             return False
         self.write(address, IMMORTAL.to_bytes(4, "little"))
         return True
