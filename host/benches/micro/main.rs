@@ -1,6 +1,7 @@
 //! The parts of a request alone: `cargo bench --bench micro [-- FILTER]`.
 //!
 //! - `instantiate`: a store with its limits armed, an instance in it, and the end of both;
+//! - `instantiate where a request was`: the same in memory that a request has used;
 //! - `call`: the same with a call of the guest, as [`run::run`] does it;
 //! - `limits`: a call as it is, and one without limits, meter and log ([`bare`]), of a hello and of
 //!   a guest that computes;
@@ -275,9 +276,12 @@ impl Bed {
         let slot = slots.first().context("a slot")?;
         let guest = self.runtime.block_on(loader.load(slot))?;
         let mut group = criterion.benchmark_group(name);
-        // The memory that is used again is as a request leaves it.
-        self.runtime.block_on(self.call(&guest, "/"))?;
         self.bench(&mut group, "instantiate", async || {
+            self.instantiate(&guest).await.map_err(engine_error)
+        })?;
+        // The pages that a request has written to are made new from here on, each time.
+        self.runtime.block_on(self.call(&guest, "/"))?;
+        self.bench(&mut group, "instantiate where a request was", async || {
             self.instantiate(&guest).await.map_err(engine_error)
         })?;
         self.bench(&mut group, "call", async || self.call(&guest, "/").await)?;
