@@ -33,7 +33,7 @@ fn hello_python() {
     let before = host.page_faults();
     (0..100).for_each(|_| call());
     let faults = (host.page_faults() - before) / 100;
-    assert!(faults < 250, "{faults} page faults for each request");
+    assert!(faults < 150, "{faults} page faults for each request");
 }
 
 #[test]
