@@ -42,9 +42,9 @@ def mark():
 
 
 def find():
-    """Notes all objects that there are."""
+    """Notes all objects that there are, in the interpreter that components have."""
     global found
-    if sys.version_info[:2] != VERSION or sys.maxsize > 1 << 32:
+    if sys.version_info[:2] != VERSION:
         return
     noted = walk()
     place, count = noted.buffer_info()

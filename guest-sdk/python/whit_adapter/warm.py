@@ -38,15 +38,16 @@ def warm_up():
     # What is there now stays: looking through it for garbage, or only moving
     # it from one generation to the next, would write to all of it.
     gc.collect()
-    immortal.find()
-    make_room()
+    if sys.platform == "wasi":
+        immortal.find()
+        make_room()
     gc.freeze()
 
 
 def make_room():
     """Fills what is free between other objects, so that what a request makes lies
     together: what it writes to has to be made new after it. Some is left behind
-    them all."""
+    them all. Only where memory is one piece that grows upwards is there an end to it."""
     room = bytes(ROOM_BYTES)
     for size in (4096, 2048, *range(1024, 0, -8)):
         while id(filler := bytes(size)) < id(room):
